@@ -1,0 +1,27 @@
+# Compiler options that every target of ours shares, and the two functions that declare a library and a test.
+
+add_library(shoestring_options INTERFACE)
+target_compile_options(shoestring_options INTERFACE -Wall -Wextra -Werror -Wno-sign-compare -ffp-contract=off)
+target_include_directories(shoestring_options INTERFACE ${PROJECT_SOURCE_DIR})
+target_include_directories(shoestring_options SYSTEM INTERFACE ${PROJECT_BINARY_DIR})
+if(SHOESTRING_SANITIZE)
+  target_compile_options(shoestring_options INTERFACE -fsanitize=${SHOESTRING_SANITIZE} -fno-omit-frame-pointer
+                                                      -fno-sanitize-recover=all)
+  target_link_options(shoestring_options INTERFACE -fsanitize=${SHOESTRING_SANITIZE})
+endif()
+
+# shoestring_library(NAME SOURCES ... DEPS ...): one static library a folder, sources listed by name.
+function(shoestring_library name)
+  cmake_parse_arguments(arg "" "" "SOURCES;DEPS" ${ARGN})
+  add_library(${name} STATIC ${arg_SOURCES})
+  target_link_libraries(${name} PUBLIC shoestring_options ${arg_DEPS})
+endfunction()
+
+# shoestring_test(NAME SOURCES ... DEPS ... [LABELS ...]): one GoogleTest program, registered with CTest under its name.
+function(shoestring_test name)
+  cmake_parse_arguments(arg "" "" "SOURCES;DEPS;LABELS" ${ARGN})
+  add_executable(${name} ${arg_SOURCES})
+  target_link_libraries(${name} PRIVATE shoestring_options ${arg_DEPS} GTest::gmock GTest::gtest GTest::gtest_main)
+  add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+  set_tests_properties(${name} PROPERTIES LABELS "${arg_LABELS}" TIMEOUT 600)
+endfunction()
