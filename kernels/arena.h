@@ -2,9 +2,11 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
+#include <map>
 #include <string>
-#include <vector>
+#include <utility>
 
 #include "absl/strings/string_view.h"
 #include "kernels/tensor.h"
@@ -34,8 +36,10 @@ const char* Name(Purpose purpose);
 class Arena {
  public:
   static Arena Measuring();
-  Arena(std::byte* base, int64_t capacity_bytes) : base_(base), capacity_bytes_(capacity_bytes) {}
+  // `base` is aligned to 64 bytes; the memory belongs to the caller and outlives the arena.
+  Arena(std::byte* base, int64_t capacity_bytes);
 
+  // Aborts, with the table, when the capacity does not suffice. The bytes are whatever was there before.
   View Allocate(Purpose purpose, absl::string_view name, DType dtype, int64_t rows, int64_t cols);
 
   int64_t used_bytes() const { return used_bytes_; }
@@ -45,28 +49,25 @@ class Arena {
 
   // After Freeze() only allocations inside a scope opened later are legal (they reuse the stack's tail), and names of
   // them are no longer kept; so the hot path touches no heap.
-  void Freeze() { frozen_ = true; }
+  void Freeze();
 
-  // The table by purpose (bytes, share, largest members), one line each; for the start of a run.
+  // The table by purpose (peak bytes, share of the arena's peak, largest allocations by name), one line each; for the
+  // start of a run. Purposes may peak at different times, so shares can add up to more than the whole.
   std::string Table() const;
 
  private:
   friend class ArenaScope;
-  struct Entry {
-    Purpose purpose;
-    std::string name;
-    int64_t bytes;
-  };
   std::byte* base_ = nullptr;
   int64_t capacity_bytes_ = 0;
   int64_t used_bytes_ = 0;
   int64_t high_water_bytes_ = 0;
   std::array<int64_t, kPurposeCount> by_purpose_{};
   std::array<int64_t, kPurposeCount> by_purpose_high_{};
-  std::vector<Entry> entries_;
+  std::map<std::pair<Purpose, std::string>, int64_t> largest_;  // bytes of the largest allocation of that name
   bool measuring_ = false;
   bool frozen_ = false;
   int scopes_ = 0;
+  int scopes_when_frozen_ = 0;
 };
 
 // Everything allocated while a scope lives is given back when it ends.

@@ -25,14 +25,17 @@ class Stream {
 
 // What a backend counted since the last reset; matrix products and the attention core only.
 struct WorkCounters {
-  int64_t gemm_flops = 0;       // dense and grouped products, 2*M*N*K each; grouped ones at their `expected_rows`
-  int64_t attention_flops = 0;  // causal: half of the full rectangle
+  int64_t gemm_flops = 0;       // dense and grouped products, 2*M*N*K each; grouped ones at their `max_rows`
+  int64_t attention_flops = 0;  // causal: half of the full rectangle; backward twice the forward (scores that are
+                                // computed again are not counted)
 };
 
 class Backend {
  public:
   virtual ~Backend() = default;
   virtual const char* name() const = 0;
+  // False for types that this backend has no code for; passing such a tensor to an operation aborts.
+  virtual bool Supports(DType dtype) const = 0;
 
   // --- memory and streams -------------------------------------------------------------------------------------------
   virtual std::unique_ptr<Stream> MakeStream() = 0;
