@@ -1,0 +1,248 @@
+// The GEMM driver: cuts C into tasks, and inside a task packs blocks and calls the register-tile kernels.
+#include "kernels/cpu/gemm.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstring>
+
+#include "base/check.h"
+
+namespace shoestring {
+namespace {
+
+// Widths of a task's part of C. A packed block of B (kGemmBlockDwords x columns) stays in the second-level cache, and
+// so does the f32 partial sum that a bf16 C needs when K is longer than a block.
+constexpr int64_t kMaxColumns = 512;
+constexpr int64_t kMaxRows = 1024;
+constexpr int64_t kMaxPartialColumns = 256;
+constexpr int64_t kMaxPartialRows = 256;
+// Below this many multiply-adds waking a second thread costs more than it gives; above kBusyWork a thread, tasks are
+// cut finer than the threads so that a disturbed thread does not hold up the others.
+constexpr int64_t kTaskWork = int64_t{1} << 18;
+constexpr int64_t kBusyWork = int64_t{1} << 25;
+
+int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+const void* Advance(const void* p, DType type, int64_t elements) {
+  return static_cast<const char*>(p) + elements * SizeOf(type);
+}
+void* Advance(void* p, DType type, int64_t elements) { return static_cast<char*>(p) + elements * SizeOf(type); }
+
+// Start of part i when `size` is cut into `parts` nearly equal parts on multiples of `unit`.
+int64_t PartStart(int64_t size, int64_t parts, int64_t i, int64_t unit) {
+  return std::min(size, CeilDiv(size, unit) * i / parts * unit);
+}
+
+bool NeedsPartial(const GemmCall& call, const GemmKernels& kernels) {
+  const bool through_c = call.out_type == DType::kF32 && !call.accumulate;  // C itself holds the partial sum
+  return !through_c && call.k > kGemmBlockDwords * kernels.k_step;
+}
+
+void CheckCall(const GemmCall& call) {
+  CHECK_GE(call.m, 0);
+  CHECK_GE(call.n, 0);
+  CHECK_GE(call.k, 0);
+  CHECK_GE(call.lda, call.layout == GemmLayout::kTN ? call.m : call.k);
+  CHECK_GE(call.ldb, call.layout == GemmLayout::kNT ? call.k : call.n);
+  CHECK_GE(call.ldc, call.n);
+  CHECK(call.in_type == DType::kF32 || call.in_type == DType::kBF16);
+  CHECK(call.out_type == DType::kF32 || (call.out_type == DType::kBF16 && !call.accumulate));
+}
+
+void SetToZero(const GemmCall& call) {
+  for (int64_t row = 0; row < call.m; ++row) {
+    std::memset(Advance(call.c, call.out_type, row * call.ldc), 0, call.n * SizeOf(call.out_type));
+  }
+}
+
+// The rectangle of C that a task computes.
+struct Part {
+  int64_t row, rows, column, columns;
+};
+
+void PackColumns(const GemmCall& call, const GemmKernels& kernels, const Part& part, int64_t k0, int64_t k, float* to) {
+  const bool transposed = call.layout == GemmLayout::kNT;
+  const auto pack = transposed ? kernels.pack->panel_transposed : kernels.pack->panel;
+  const int64_t dwords = CeilDiv(k, kernels.k_step);
+  for (int64_t j = 0; j < part.columns; j += kernels.columns()) {
+    const int columns = static_cast<int>(std::min<int64_t>(kernels.columns(), part.columns - j));
+    const int64_t n = part.column + j;
+    const int64_t start = transposed ? n * call.ldb + k0 : k0 * call.ldb + n;
+    pack(Advance(call.b, call.in_type, start), call.ldb, k, columns, columns > 16 ? 2 : 1, to + j * dwords);
+  }
+}
+
+void PackTile(const GemmCall& call, const GemmKernels& kernels, int64_t row, int rows, int64_t k0, int64_t k,
+              float* to) {
+  if (call.layout == GemmLayout::kTN) {
+    kernels.pack->panel(Advance(call.a, call.in_type, k0 * call.lda + row), call.lda, k, rows, 1, to);
+  } else {
+    kernels.pack->rows(Advance(call.a, call.in_type, row * call.lda + k0), call.lda, rows, k, to);
+  }
+}
+
+// What a block of K does to C: only the last one writes it, unless C itself holds the partial sum.
+TileOut BlockOut(const GemmCall& call, const Part& part, float* partial, bool first, bool last) {
+  TileOut out = {};
+  out.partial = partial;
+  out.partial_stride = kMaxPartialColumns;
+  out.add_partial = !first;
+  out.stride = call.ldc;
+  void* c = Advance(call.c, call.out_type, part.row * call.ldc + part.column);
+  if (call.out_type == DType::kBF16) {
+    if (last) out.bf16 = static_cast<uint16_t*>(c);
+  } else if (call.accumulate) {
+    if (last) out.f32 = static_cast<float*>(c);
+    out.add_f32 = true;
+  } else {
+    out.f32 = static_cast<float*>(c);
+    out.partial = out.f32;
+    out.partial_stride = call.ldc;
+  }
+  return out;
+}
+
+// One tile of rows times every packed panel.
+void MultiplyTile(const GemmKernels& kernels, TileLayout layout, int rows, int64_t dwords, const float* tile,
+                  const float* panels, int64_t columns, const TileOut& tile_out) {
+  for (int64_t j = 0; j < columns; j += kernels.columns()) {
+    TileOut out = tile_out.At(0, j);
+    out.columns = static_cast<int>(std::min<int64_t>(kernels.columns(), columns - j));
+    kernels.micro->at[layout][out.columns > 16 ? 2 : 1][rows](dwords, tile, panels + j * dwords, out);
+  }
+}
+
+}  // namespace
+
+struct alignas(64) CpuGemm::Scratch {
+  float tile[16 * kGemmRowStride];
+  float panels[kGemmBlockDwords * kMaxColumns];
+  float partial[kMaxPartialRows * kMaxPartialColumns];
+};
+
+void CpuGemm::ScratchDeleter::operator()(Scratch* scratch) const { delete scratch; }
+
+const LevelKernels& KernelsOf(Isa isa) {
+  CHECK(IsaSupported(isa));
+  switch (isa) {
+    case Isa::kPortable:
+      return PortableGemmKernels();
+    case Isa::kAvx2:
+      return Avx2GemmKernels();
+    case Isa::kAvx512:
+      return Avx512GemmKernels();
+    case Isa::kAvx512Bf16:
+      return Avx512Bf16GemmKernels();
+  }
+  CHECK(false);
+  return PortableGemmKernels();
+}
+
+CpuGemm::CpuGemm(ThreadPool* pool, Isa isa) : pool_(pool), isa_(isa), level_(KernelsOf(isa)) {
+  for (int i = 0; i < pool->threads(); ++i) scratch_.emplace_back(new Scratch());
+  plans_.reserve(1024);
+}
+
+const GemmKernels& CpuGemm::KernelsFor(DType type) const { return type == DType::kF32 ? level_.f32 : level_.bf16; }
+
+CpuGemm::Plan CpuGemm::MakePlan(const GemmCall& call, int64_t tasks_wanted) const {
+  const bool partial = NeedsPartial(call, KernelsFor(call.in_type));
+  int64_t row_chunks = CeilDiv(call.m, partial ? kMaxPartialRows : kMaxRows);
+  int64_t column_chunks = CeilDiv(call.n, partial ? kMaxPartialColumns : kMaxColumns);
+  // Columns first: B is packed once a task, so cutting rows repeats that work, cutting columns only repeats the copy of
+  // A.
+  while (row_chunks * column_chunks < tasks_wanted) {
+    if (call.n > column_chunks * 128) {
+      ++column_chunks;
+    } else if (call.m > row_chunks * 64) {
+      ++row_chunks;
+    } else if (call.n > column_chunks * 32) {
+      ++column_chunks;
+    } else {
+      break;
+    }
+  }
+  return {call, row_chunks, column_chunks, 0};
+}
+
+void CpuGemm::Run(const GemmCall& call) {
+  CheckCall(call);
+  if (call.m == 0 || call.n == 0) return;
+  if (call.k == 0) {
+    if (!call.accumulate) SetToZero(call);
+    return;
+  }
+  const int64_t threads = pool_->threads(), work = call.m * call.n * call.k;
+  const int64_t wanted = work >= kBusyWork * threads ? 4 * threads : std::min(threads, work / kTaskWork);
+  plans_.clear();
+  plans_.push_back(MakePlan(call, threads == 1 ? 1 : wanted));
+  RunPlans();
+}
+
+void CpuGemm::RunGrouped(const GroupedGemmCall& call) {
+  const GemmCall& each = call.each;
+  const bool by_k = each.layout == GemmLayout::kTN;
+  const int64_t tokens = call.groups == 0 ? 0 : call.offsets[call.groups] - call.offsets[0];
+  const int64_t threads = pool_->threads();
+  plans_.clear();
+  for (int g = 0; g < call.groups; ++g) {
+    const int64_t start = call.offsets[g], count = call.offsets[g + 1] - start;
+    CHECK_GE(count, 0);
+    if (count == 0 && !by_k) continue;
+    GemmCall one = each;
+    (by_k ? one.k : one.m) = count;
+    one.a = Advance(each.a, each.in_type, start * each.lda);
+    one.b = Advance(each.b, each.in_type, by_k ? start * each.ldb : g * call.stride);
+    one.c = Advance(each.c, each.out_type, by_k ? g * call.stride : start * each.ldc);
+    CheckCall(one);
+    if (one.m == 0 || one.n == 0 || one.k == 0) {
+      if (one.k == 0 && !one.accumulate) SetToZero(one);
+      continue;
+    }
+    // A group is cut in proportion to its share of the tokens, so one crowded expert does not hold up the call.
+    plans_.push_back(MakePlan(one, threads == 1 ? 1 : CeilDiv(4 * threads * count, tokens)));
+  }
+  RunPlans();
+}
+
+void CpuGemm::RunPlans() {
+  int64_t tasks = 0;
+  for (Plan& plan : plans_) {
+    plan.first_task = tasks;
+    tasks += plan.row_chunks * plan.column_chunks;
+  }
+  pool_->ParallelFor(tasks, [this](int64_t task, int worker) {
+    auto plan =
+        std::upper_bound(plans_.begin(), plans_.end(), task, [](int64_t t, const Plan& p) { return t < p.first_task; });
+    --plan;
+    RunTask(*plan, task - plan->first_task, *scratch_[worker]);
+  });
+}
+
+void CpuGemm::RunTask(const Plan& plan, int64_t task, Scratch& scratch) const {
+  const GemmCall& call = plan.call;
+  const GemmKernels& kernels = KernelsFor(call.in_type);
+  // Row chunks run fastest, so that neighbouring tasks share B in the outer caches.
+  const int64_t i = task % plan.row_chunks, j = task / plan.row_chunks;
+  Part part;
+  part.row = PartStart(call.m, plan.row_chunks, i, kernels.rows);
+  part.rows = PartStart(call.m, plan.row_chunks, i + 1, kernels.rows) - part.row;
+  part.column = PartStart(call.n, plan.column_chunks, j, kernels.columns());
+  part.columns = PartStart(call.n, plan.column_chunks, j + 1, kernels.columns()) - part.column;
+  const TileLayout layout = call.layout == GemmLayout::kTN ? kTileColumns : kTileRows;
+  const int64_t block = kGemmBlockDwords * kernels.k_step;
+  const int64_t tiles = CeilDiv(part.rows, kernels.rows);
+  for (int64_t k0 = 0; k0 < call.k; k0 += block) {
+    const int64_t k = std::min(block, call.k - k0), dwords = CeilDiv(k, kernels.k_step);
+    PackColumns(call, kernels, part, k0, k, scratch.panels);
+    const TileOut out = BlockOut(call, part, scratch.partial, k0 == 0, k0 + k == call.k);
+    for (int64_t tile = 0; tile < tiles; ++tile) {
+      const int64_t row = part.rows * tile / tiles;  // tiles of nearly equal height: none is left with one row
+      const int rows = static_cast<int>(part.rows * (tile + 1) / tiles - row);
+      PackTile(call, kernels, part.row + row, rows, k0, k, scratch.tile);
+      MultiplyTile(kernels, layout, rows, dwords, scratch.tile, scratch.panels, part.columns, out.At(row, 0));
+    }
+  }
+}
+
+}  // namespace shoestring

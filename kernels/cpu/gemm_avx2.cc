@@ -1,0 +1,15 @@
+// The GEMM kernels of the AVX2 level: 6 x 16 tiles fill twelve of sixteen registers.
+#include "kernels/cpu/gemm_level.h"
+
+namespace shoestring {
+
+const LevelKernels& Avx2GemmKernels() {
+  using namespace simd;  // NOLINT: this file is one level
+  static constexpr MicroTable kMicro = MakeMicroTable<MultiplyFloats, 1, 6>();
+  static constexpr PackTable kPackFloats = MakePackTable<FloatSource>();
+  static constexpr PackTable kPackBf16 = MakePackTable<Bf16AsFloatSource>();
+  static constexpr LevelKernels kLevel = {{6, 1, 1, &kMicro, &kPackFloats}, {6, 1, 1, &kMicro, &kPackBf16}};
+  return kLevel;
+}
+
+}  // namespace shoestring

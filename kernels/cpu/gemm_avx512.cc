@@ -1,0 +1,15 @@
+// The GEMM kernels of the AVX-512 level without bf16 products: 14 x 32 tiles fill 28 of 32 registers.
+#include "kernels/cpu/gemm_level.h"
+
+namespace shoestring {
+
+const LevelKernels& Avx512GemmKernels() {
+  using namespace simd;  // NOLINT: this file is one level
+  static constexpr MicroTable kMicro = MakeMicroTable<MultiplyFloats, 2, 14>();
+  static constexpr PackTable kPackFloats = MakePackTable<FloatSource>();
+  static constexpr PackTable kPackBf16 = MakePackTable<Bf16AsFloatSource>();
+  static constexpr LevelKernels kLevel = {{14, 2, 1, &kMicro, &kPackFloats}, {14, 2, 1, &kMicro, &kPackBf16}};
+  return kLevel;
+}
+
+}  // namespace shoestring

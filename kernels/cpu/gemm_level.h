@@ -1,0 +1,167 @@
+// The register tile and packing functions, written once over simd.h; each gemm_<level>.cc compiles them for its level.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "kernels/cpu/gemm_micro.h"
+#include "kernels/cpu/simd.h"
+
+namespace shoestring::simd {
+inline namespace SHOESTRING_SIMD_LEVEL {
+
+struct MultiplyFloats {
+  static F32x16 Apply(F32x16 a, F32x16 b, F32x16 sum) { return Fma(a, b, sum); }
+};
+
+#if defined(__AVX512BF16__)
+struct MultiplyBf16Pairs {
+  static F32x16 Apply(F32x16 a, F32x16 b, F32x16 sum) {
+    return {_mm512_dpbf16_ps(sum.v, (__m512bh)_mm512_castps_si512(a.v), (__m512bh)_mm512_castps_si512(b.v))};
+  }
+};
+#endif
+
+inline void StoreTileVector(F32x16 sum, const TileOut& out, int row, int column) {
+  const int n = out.columns - column < kLanes ? out.columns - column : kLanes;
+  if (n <= 0) return;
+  float* partial = out.partial + row * out.partial_stride + column;
+  if (out.add_partial) sum = LoadN(partial, n) + sum;
+  const int64_t at = row * out.stride + column;
+  if (out.f32 != nullptr) {
+    if (out.add_f32) sum = LoadN(out.f32 + at, n) + sum;
+    StoreN(out.f32 + at, sum, n);
+  } else if (out.bf16 != nullptr) {
+    StoreBf16N(out.bf16 + at, sum, n);
+  } else {
+    StoreN(partial, sum, n);
+  }
+}
+
+template <typename Multiply, int kRows, int kVectors, int kRowStride, int kStepStride>
+void MicroKernel(int64_t k, const float* a, const float* b, const TileOut& out) {
+  F32x16 sum[kRows][kVectors];
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) sum[r][v] = Zero();
+  }
+  for (; k > 0; --k) {
+    F32x16 bs[kVectors];
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) bs[v] = Load(b + v * kLanes);
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      const F32x16 ar = Broadcast(a[r * kRowStride]);
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v) sum[r][v] = Multiply::Apply(ar, bs[v], sum[r][v]);
+    }
+    a += kStepStride;
+    b += kVectors * kLanes;
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) StoreTileVector(sum[r][v], out, r, v * kLanes);
+  }
+}
+
+template <typename Multiply, int kVectors, int kRows>
+constexpr void FillMicroTable(MicroTable& table) {
+  table.at[kTileRows][kVectors][kRows] = MicroKernel<Multiply, kRows, kVectors, kGemmRowStride, 1>;
+  table.at[kTileColumns][kVectors][kRows] = MicroKernel<Multiply, kRows, kVectors, 1, kLanes>;
+  if constexpr (kRows > 1) FillMicroTable<Multiply, kVectors, kRows - 1>(table);
+}
+
+template <typename Multiply, int kVectors, int kRows>
+constexpr MicroTable MakeMicroTable() {
+  MicroTable table = {};
+  FillMicroTable<Multiply, kVectors, kRows>(table);
+  if constexpr (kVectors > 1) FillMicroTable<Multiply, 1, kRows>(table);
+  return table;
+}
+
+// Sources: how many elements make a dword, and how to load up to sixteen dwords from one row, or down from rows of K.
+struct FloatSource {
+  using Element = float;
+  static constexpr int kStep = 1;
+  static F32x16 Along(const float* row, int elements) { return LoadN(row, elements); }
+  static F32x16 Down(const float* row, int64_t, int, int columns) { return LoadN(row, columns); }
+};
+
+struct Bf16AsFloatSource {
+  using Element = uint16_t;
+  static constexpr int kStep = 1;
+  static F32x16 Along(const uint16_t* row, int elements) { return LoadBf16N(row, elements); }
+  static F32x16 Down(const uint16_t* row, int64_t, int, int columns) { return LoadBf16N(row, columns); }
+};
+
+#if defined(__AVX512BF16__)
+struct Bf16PairSource {
+  using Element = uint16_t;
+  static constexpr int kStep = 2;
+  static F32x16 Along(const uint16_t* row, int elements) { return LoadBf16PairsN(row, elements); }
+  // `rows` of K are left, this one included: an odd K is completed by a row of zeros.
+  static F32x16 Down(const uint16_t* row, int64_t ld, int rows, int columns) {
+    return InterleaveBf16N(row, rows > 1 ? row + ld : row, columns, rows > 1 ? columns : 0);
+  }
+};
+#endif
+
+template <typename Source>
+void PackRows(const void* source, int64_t ld, int rows, int64_t k, float* tile) {
+  constexpr int64_t kChunk = kLanes * Source::kStep;
+  const auto* from = static_cast<const typename Source::Element*>(source);
+  for (int r = 0; r < rows; ++r, from += ld, tile += kGemmRowStride) {
+    int64_t i = 0;
+    float* to = tile;
+    for (; i + kChunk <= k; i += kChunk, to += kLanes) Store(to, Source::Along(from + i, kChunk));
+    if (i < k) Store(to, Source::Along(from + i, static_cast<int>(k - i)));
+  }
+}
+
+template <typename Source, int kVectors>
+void PackPanelOf(const void* source, int64_t ld, int64_t k, int columns, float* panel) {
+  const auto* from = static_cast<const typename Source::Element*>(source);
+  const int first = columns < kLanes ? columns : kLanes;
+  for (int64_t i = 0; i < k; i += Source::kStep, from += Source::kStep * ld, panel += kVectors * kLanes) {
+    const int left = k - i < 2 ? 1 : 2;
+    Store(panel, Source::Down(from, ld, left, first));
+    if constexpr (kVectors == 2) {
+      Store(panel + kLanes, columns > kLanes ? Source::Down(from + kLanes, ld, left, columns - kLanes) : Zero());
+    }
+  }
+}
+
+template <typename Source>
+void PackPanel(const void* source, int64_t ld, int64_t k, int columns, int vectors, float* panel) {
+  if (vectors == 2) return PackPanelOf<Source, 2>(source, ld, k, columns, panel);
+  PackPanelOf<Source, 1>(source, ld, k, columns, panel);
+}
+
+template <typename Source>
+void PackPanelTransposed(const void* source, int64_t ld, int64_t k, int columns, int vectors, float* panel) {
+  constexpr int64_t kChunk = kLanes * Source::kStep;
+  const int64_t width = vectors * kLanes;
+  for (int v = 0; v < vectors; ++v) {
+    const auto* from = static_cast<const typename Source::Element*>(source) + v * kLanes * ld;
+    const int rows = columns - v * kLanes < kLanes ? columns - v * kLanes : kLanes;
+    for (int64_t i = 0; i < k; i += kChunk) {
+      const int elements = static_cast<int>(k - i < kChunk ? k - i : kChunk);
+      const int dwords = (elements + Source::kStep - 1) / Source::kStep;
+      F32x16 square[kLanes];
+      for (int r = 0; r < kLanes; ++r) square[r] = r < rows ? Source::Along(from + r * ld + i, elements) : Zero();
+      Transpose16(square);
+      float* to = panel + i / Source::kStep * width + v * kLanes;
+      for (int d = 0; d < dwords; ++d) Store(to + d * width, square[d]);
+    }
+  }
+}
+
+template <typename Source>
+constexpr PackTable MakePackTable() {
+  return {PackRows<Source>, PackPanel<Source>, PackPanelTransposed<Source>};
+}
+
+}  // namespace SHOESTRING_SIMD_LEVEL
+}  // namespace shoestring::simd

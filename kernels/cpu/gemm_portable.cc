@@ -1,0 +1,15 @@
+// The GEMM kernels of the portable level: 4 x 16 tiles.
+#include "kernels/cpu/gemm_level.h"
+
+namespace shoestring {
+
+const LevelKernels& PortableGemmKernels() {
+  using namespace simd;  // NOLINT: this file is one level
+  static constexpr MicroTable kMicro = MakeMicroTable<MultiplyFloats, 1, 4>();
+  static constexpr PackTable kPackFloats = MakePackTable<FloatSource>();
+  static constexpr PackTable kPackBf16 = MakePackTable<Bf16AsFloatSource>();
+  static constexpr LevelKernels kLevel = {{4, 1, 1, &kMicro, &kPackFloats}, {4, 1, 1, &kMicro, &kPackBf16}};
+  return kLevel;
+}
+
+}  // namespace shoestring
