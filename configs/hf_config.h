@@ -1,0 +1,30 @@
+// Model shapes from and to Hugging Face config.json (deepseek_v3 and deepseek_v2).
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "configs/schema/model.pb.h"
+
+namespace shoestring::config {
+
+// Reads the text of a config.json. Fields that only inference reads are ignored; a field that would change the function
+// that is computed and that this program does not have (another architecture, rope type, activation, tied embeddings,
+// biases, grouped keys, another layer frequency) is refused. deepseek_v2 gives a softmax gate and MAX group scores.
+// Errors: INVALID_ARGUMENT, one line a problem: "config.json: field: problem; hint".
+absl::StatusOr<ModelConfig> ImportHfConfig(absl::string_view json);
+
+struct HfExportOptions {
+  int64_t max_position_embeddings = 4096;  // tokens; with model.yarn usually original_length * factor
+  std::string torch_dtype = "bfloat16";    // of the exported weights
+  bool mtp = true;                         // false: the exported weights leave the MTP modules out
+};
+
+// Writes config.json: deepseek_v3 for a sigmoid gate, deepseek_v2 for a softmax gate.
+// Errors: FAILED_PRECONDITION when neither architecture can say the model (no experts, a sigmoid gate with MAX group
+// scores, a softmax gate with TOP2_SUM scores that matter, with renormalised and scaled weights, or with MTP).
+absl::StatusOr<std::string> ExportHfConfig(const ModelConfig& model, const HfExportOptions& options);
+
+}  // namespace shoestring::config
