@@ -18,6 +18,7 @@ enum class RngPurpose : uint32_t {
   kBlend = 5,
   kSample = 6,      // text generation
   kTest = 7,
+  kHoldOut = 8,     // stream: document
 };
 
 using Philox4 = std::array<uint32_t, 4>;
