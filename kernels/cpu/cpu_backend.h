@@ -4,11 +4,14 @@
 #include <memory>
 
 #include "kernels/backend.h"
+#include "kernels/cpu/cpu_features.h"
 
 namespace shoestring {
 
 struct CpuBackendOptions {
-  int threads = 1;  // results never depend on it
+  int threads = 1;         // results never depend on it
+  Isa isa = DefaultIsa();  // bits are promised within one level; a level that this machine lacks aborts
+  int spin = 2000;         // ThreadPool's: 0 where ranks outnumber cores
 };
 
 std::unique_ptr<Backend> MakeCpuBackend(const CpuBackendOptions& options);

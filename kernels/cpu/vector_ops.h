@@ -7,9 +7,9 @@
 
 #include <cstdint>
 
-#include "kernels/cpu/cpu_features.h"
-
 namespace shoestring {
+
+enum class Isa : int;  // kernels/cpu/cpu_features.h
 
 // Rows of f32 or bf16 that start `stride` elements apart; data == nullptr: the tensor was left out.
 template <typename Pointer>
@@ -53,6 +53,7 @@ struct RmsNormBackwardWeightLoop {
   const float* inverse_rms = nullptr;
   float* d_gain = nullptr;
   int64_t rows = 0;
+  int64_t block_rows = 0;  // rows are summed in blocks of that many, which are then added in order
 };
 struct RopeLoop {
   Rows x;
@@ -84,6 +85,32 @@ struct ScoresLoop {
   int64_t scores_stride = 0;
   int64_t experts = 0;
   bool softmax = false;
+};
+struct GateBackwardLoop {
+  const float* scores = nullptr;
+  int64_t scores_stride = 0;
+  const int32_t* experts = nullptr;
+  int64_t experts_stride = 0;
+  const float* d_weights = nullptr;
+  int64_t d_weights_stride = 0;
+  const float* d_scores = nullptr;  // null: none
+  int64_t d_scores_stride = 0;
+  float* d_logits = nullptr;
+  int64_t d_logits_stride = 0;
+  int64_t expert_count = 0;
+  int64_t chosen = 0;
+  bool softmax = false;
+  bool renormalize = true;
+  double scaling = 1;
+};
+struct BalanceLoop {
+  const float* scores = nullptr;
+  int64_t scores_stride = 0;
+  const float* fractions = nullptr;  // f of every expert
+  float* d_scores = nullptr;         // null: no gradient wanted
+  int64_t d_scores_stride = 0;
+  int64_t experts = 0;
+  double gradient_scale = 0;  // loss_scale / S
 };
 struct CombineLoop {
   ConstRows y;
@@ -131,6 +158,9 @@ struct VectorOps {
   void (*swiglu)(const SwiGluLoop& loop, int64_t first_row, int64_t end_row);
   void (*swiglu_backward)(const SwiGluBackwardLoop& loop, int64_t first_row, int64_t end_row);
   void (*scores)(const ScoresLoop& loop, int64_t first_row, int64_t end_row);
+  void (*gate_backward)(const GateBackwardLoop& loop, int64_t first_row, int64_t end_row);
+  // Returns the sum over the rows, in order, of sum_i f_i score_i / sum_j score_j; writes d_scores.
+  double (*balance)(const BalanceLoop& loop, int64_t first_row, int64_t end_row);
   void (*combine)(const CombineLoop& loop, int64_t first_token, int64_t end_token);
   void (*embedding_backward)(const EmbeddingBackwardLoop& loop, int64_t first_col, int64_t end_col);
   void (*cross_entropy)(const CrossEntropyLoop& loop, int64_t first_row, int64_t end_row);
@@ -139,7 +169,6 @@ struct VectorOps {
   void (*ema)(const float* weights, float decay, float one_minus_decay, float* ema, int64_t count);
   // Sums in f64 over sixteen lanes, lane = index mod 16, then as a tree: 8, 4, 2, 1 apart.
   double (*squared_norm)(const float* x, int64_t count);
-  double (*dot)(const float* x, const float* y, int64_t count);  // products in f64
 };
 
 const VectorOps& PortableVectorOps();

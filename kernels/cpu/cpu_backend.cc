@@ -1,0 +1,133 @@
+// The CPU backend's class: owns the threads, the scratch and the tables of its level; hands every operation to its
+// body.
+#include "kernels/cpu/cpu_backend.h"
+
+#include <cstring>
+
+#include "kernels/cpu/cpu_operations.h"
+#include "kernels/cpu/gemm.h"
+#include "kernels/cpu/thread_pool.h"
+
+namespace shoestring {
+namespace {
+
+class CpuStream : public Stream {};
+
+GemmCall MakeGemmCall(GemmLayout layout, const ConstView& a, const ConstView& b, const View& c, bool accumulate) {
+  return {.layout = layout,
+          .m = layout == GemmLayout::kTN ? a.cols : a.rows,
+          .n = layout == GemmLayout::kNT ? b.rows : b.cols,
+          .k = layout == GemmLayout::kTN ? a.rows : a.cols,
+          .in_type = a.dtype,
+          .a = a.data,
+          .lda = a.stride,
+          .b = b.data,
+          .ldb = b.stride,
+          .out_type = c.dtype,
+          .c = c.data,
+          .ldc = c.stride,
+          .accumulate = accumulate};
+}
+
+class CpuBackend : public Backend {
+ public:
+  explicit CpuBackend(const CpuBackendOptions& options)
+      : pool_(options.threads, options.spin),
+        scratch_(options.threads),
+        cpu_{pool_, VectorOpsOf(options.isa), scratch_},
+        gemm_(&pool_, options.isa) {}
+
+  const char* name() const override { return "cpu"; }
+  bool Supports(DType dtype) const override { return dtype != DType::kE4M3; }
+  std::unique_ptr<Stream> MakeStream() override { return std::make_unique<CpuStream>(); }
+  void Synchronize(Stream&) override {}  // every call has finished when it returned
+  int64_t AttentionWorkspaceBytes(const AttentionShape&, bool) const override { return 0; }
+
+ private:
+  void DoZero(Stream&, View x) override { CpuZero(cpu_, x); }
+  void DoCopy(Stream&, ConstView x, View y) override { CpuCopy(cpu_, x, y); }
+  void DoCopyToHost(Stream&, ConstView x, void* host) override { std::memcpy(host, x.data, x.bytes()); }
+  void DoCopyFromHost(Stream&, const void* host, View x) override { std::memcpy(x.data, host, x.bytes()); }
+  void DoAdd(Stream&, ConstView a, ConstView b, View y) override { CpuAdd(cpu_, a, b, y); }
+
+  void DoGemm(Stream&, GemmLayout layout, Operand a, Operand b, View c, bool accumulate) override {
+    gemm_.Run(MakeGemmCall(layout, a.values, b.values, c, accumulate));
+  }
+  void DoGroupedGemm(Stream&, GemmLayout layout, const Segments& segments, Operand a, Operand b, View c,
+                     bool accumulate) override {
+    ExistingRows(segments.offsets, segments.max_rows);
+    GroupedGemmCall call = {.each = MakeGemmCall(layout, a.values, b.values, c, accumulate),
+                            .groups = static_cast<int>(segments.groups),
+                            .offsets = segments.offsets.as<int32_t>()};
+    if (layout == GemmLayout::kTN) {
+      call.stride = call.each.m * c.stride;
+    } else {
+      const int64_t rows = b.values.rows / segments.groups;  // of one group's matrix
+      if (layout == GemmLayout::kNT) call.each.n = rows;
+      call.stride = rows * b.values.stride;
+    }
+    gemm_.RunGrouped(call);
+  }
+
+  void DoRmsNorm(Stream&, const RmsNormArgs& args) override { CpuRmsNorm(cpu_, args); }
+  void DoRmsNormBackwardInput(Stream&, const RmsNormBackwardInputArgs& args) override {
+    CpuRmsNormBackwardInput(cpu_, args);
+  }
+  void DoRmsNormBackwardWeight(Stream&, const RmsNormBackwardWeightArgs& args) override {
+    CpuRmsNormBackwardWeight(cpu_, args);
+  }
+  void DoRope(Stream&, const RopeArgs& args) override { CpuRope(cpu_, args); }
+  void DoAttentionForward(Stream&, const AttentionArgs& args, View out, View log_sum_exp, View workspace) override;
+  void DoAttentionBackward(Stream&, const AttentionArgs& args, const AttentionBackwardArgs& grads,
+                           View workspace) override;
+  void DoSwiGlu(Stream&, const SwiGluArgs& args, MutableOperand y) override { CpuSwiGlu(cpu_, args, y.values); }
+  void DoSwiGluBackward(Stream&, const SwiGluArgs& args, ConstView dy, View d_gate_up, View d_row_weight) override {
+    CpuSwiGluBackward(cpu_, args, dy, d_gate_up, d_row_weight);
+  }
+
+  void DoGate(Stream&, const GateArgs& args, const GateResult& result) override { CpuGate(cpu_, args, result); }
+  void DoGateBackward(Stream&, const GateArgs& args, const GateBackwardArgs& grads) override {
+    CpuGateBackward(cpu_, args, grads);
+  }
+  void DoSequenceBalance(Stream&, const SequenceBalanceArgs& args) override { CpuSequenceBalance(cpu_, args); }
+  void DoPlanDispatch(Stream&, const PlanDispatchArgs& args) override { CpuPlanDispatch(args); }
+  void DoGatherRows(Stream&, ConstView x, ConstView row_token, ConstView offsets, MutableOperand y) override {
+    CpuGatherRows(cpu_, x, row_token, offsets, y.values);
+  }
+  void DoGatherChosen(Stream&, ConstView chosen_values, ConstView row_slot, ConstView offsets,
+                      View row_values) override {
+    CpuGatherChosen(chosen_values, row_slot, offsets, row_values);
+  }
+  void DoScatterChosen(Stream&, ConstView row_values, ConstView slot_row, View chosen_values) override {
+    CpuScatterChosen(row_values, slot_row, chosen_values);
+  }
+  void DoCombineRows(Stream&, const CombineArgs& args, View out) override { CpuCombineRows(cpu_, args, out); }
+
+  void DoEmbedding(Stream&, ConstView ids, ConstView table, View x) override { CpuEmbedding(cpu_, ids, table, x); }
+  void DoEmbeddingBackward(Stream&, ConstView ids, ConstView dx, View d_table) override {
+    CpuEmbeddingBackward(cpu_, ids, dx, d_table);
+  }
+  void DoCrossEntropy(Stream&, const CrossEntropyArgs& args) override { CpuCrossEntropy(cpu_, args); }
+  void DoSumRows(Stream&, ConstView x, View sum) override { CpuSumRows(x, sum); }
+  void DoSquaredNorm(Stream&, ConstView x, View block_sums) override { CpuSquaredNorm(cpu_, x, block_sums); }
+  void DoAdamW(Stream&, const AdamWArgs& args) override { CpuAdamW(cpu_, args); }
+  void DoEma(Stream&, ConstView weights, double decay, View ema) override { CpuEma(cpu_, weights, decay, ema); }
+
+  ThreadPool pool_;
+  CpuScratch scratch_;
+  CpuContext cpu_;
+  CpuGemm gemm_;
+};
+
+void CpuBackend::DoAttentionForward(Stream&, const AttentionArgs&, View, View, View) { CHECK(false); }
+void CpuBackend::DoAttentionBackward(Stream&, const AttentionArgs&, const AttentionBackwardArgs&, View) {
+  CHECK(false);
+}
+
+}  // namespace
+
+std::unique_ptr<Backend> MakeCpuBackend(const CpuBackendOptions& options) {
+  return std::make_unique<CpuBackend>(options);
+}
+
+}  // namespace shoestring
