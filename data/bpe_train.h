@@ -43,7 +43,7 @@ struct TrainOptions {
   std::vector<std::string> special_tokens = DeepSeekV3SpecialTokens();  // ids 0, 1, ...
   std::vector<std::string> patterns = DeepSeekV3Patterns();             // those that the words were counted with
   // Called with the number of tokens so far and vocab_size, a few hundred times.
-  std::function<void(int64_t done, int64_t total)> progress;
+  std::function<void(int64_t done, int64_t total)> progress = nullptr;
 };
 
 // The vocabulary: special tokens, bytes in the order of the byte alphabet, merges. The most frequent pair is merged
