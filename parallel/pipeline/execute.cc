@@ -1,0 +1,81 @@
+// One action after the other.
+#include "parallel/pipeline/execute.h"
+
+#include "base/check.h"
+#include "base/status_macros.h"
+
+namespace shoestring {
+
+Executor::Executor(const std::vector<Action>& actions, const std::map<StageId, BoundStage>& stages)
+    : actions_(actions), stages_(stages), plan_(PlanSlots(actions)) {
+  for (const auto& [id, slots] : plan_.live) CHECK_GE(static_cast<int>(StageOf(id).slots.size()), slots);
+}
+
+absl::Status Executor::Run(ExecutionContext& context) const {
+  for (size_t i = 0; i < actions_.size(); ++i) {
+    if (absl::Status status = RunAction(actions_[i], plan_.actions[i], context); !status.ok()) {
+      return WithContext(status, ToString(actions_[i]));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Executor::RunAction(const Action& action, const SlotPlan::Slots& slots, ExecutionContext& context) const {
+  const StageId stage = action.work.stage;
+  switch (action.kind) {
+    case ActionKind::kForward:
+      Forward(action.work, slots.work, slots.work_source, context);
+      break;
+    case ActionKind::kBackward:
+      BackwardInput(action.work, slots.work, slots.work_source, context);
+      BackwardWeight(action.work, slots.work, context);
+      break;
+    case ActionKind::kBackwardInput:
+      BackwardInput(action.work, slots.work, slots.work_source, context);
+      break;
+    case ActionKind::kBackwardWeight:
+      BackwardWeight(action.work, slots.work, context);
+      break;
+    case ActionKind::kOverlapped:
+      Forward(action.work, slots.work, slots.work_source, context);
+      BackwardInput(action.paired, slots.paired, slots.paired_source, context);
+      BackwardWeight(action.paired, slots.paired, context);
+      break;
+    case ActionKind::kSendForward:
+      return context.Send(action, Buffers(stage, slots.work).output);
+    case ActionKind::kSendBackward:
+      return context.Send(action, Buffers(stage, slots.work).d_input);
+    case ActionKind::kReceiveForward:
+      return context.Receive(action, Buffers(stage, slots.work).input);
+    case ActionKind::kReceiveBackward:
+      return context.Receive(action, Buffers(stage, slots.work).d_output);
+    case ActionKind::kReduce:
+      return context.Reduce(stage);
+  }
+  return absl::OkStatus();
+}
+
+void Executor::Forward(const Work& work, int slot, int source_slot, ExecutionContext& context) const {
+  const SlotBuffers& buffers = Buffers(work.stage, slot);
+  const View input = source_slot < 0 ? buffers.input : Buffers(StageId(work.stage.value - 1), source_slot).output;
+  StageOf(work.stage).stage->Forward(context.Id(work), context.Tokens(work), slot, input, buffers.output);
+}
+
+void Executor::BackwardInput(const Work& work, int slot, int source_slot, ExecutionContext& context) const {
+  const SlotBuffers& buffers = Buffers(work.stage, slot);
+  const View d_output =
+      source_slot < 0 ? buffers.d_output : Buffers(StageId(work.stage.value + 1), source_slot).d_input;
+  StageOf(work.stage).stage->BackwardInput(context.Id(work), context.Tokens(work), slot, d_output, buffers.d_input);
+}
+
+void Executor::BackwardWeight(const Work& work, int slot, ExecutionContext& context) const {
+  StageOf(work.stage).stage->BackwardWeight(context.Id(work), context.Tokens(work), slot);
+}
+
+const BoundStage& Executor::StageOf(StageId id) const {
+  const auto it = stages_.find(id);
+  CHECK(it != stages_.end());
+  return it->second;
+}
+
+}  // namespace shoestring
