@@ -18,7 +18,7 @@ namespace {
 struct Leaf {
   std::string text;
   bool operational;
-  bool is_path;
+  std::string numerics_text;  // what the numerics hash sees: of a path, the last component
 };
 
 struct Leaves {
@@ -39,15 +39,16 @@ Leaves Flatten(const RunConfig& config) {
     if (is_message) SubMessage(value).GetReflection()->ListFields(SubMessage(value), &contents);
     if (is_message && !contents.empty()) return true;
     leaves.order.push_back(value.path);
-    leaves.by_path[value.path] = {is_message ? "{}" : ScalarText(value), is_operational,
-                                  value.field.options().GetExtension(path)};
+    const std::string text = is_message ? "{}" : ScalarText(value);
+    const bool is_path = value.field.options().GetExtension(path);
+    leaves.by_path[value.path] = {text, is_operational, is_path ? BaseName(text.substr(1)) : text};  // after the quote
     return true;
   });
   return leaves;
 }
 
 bool ChangesNumerics(const Leaf& before, const Leaf& after) {
-  return !before.operational && !(before.is_path && BaseName(before.text) == BaseName(after.text));
+  return !before.operational && before.numerics_text != after.numerics_text;
 }
 
 }  // namespace

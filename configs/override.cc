@@ -74,7 +74,7 @@ Problem CheckStep(const Message& message, const Step& step, const std::string& p
 std::string FieldText(const FieldDescriptor& field, const std::string& value) {
   const bool quoted = absl::StartsWith(value, "\"") || absl::StartsWith(value, "'") || absl::StartsWith(value, "[");
   if (field.cpp_type() == FieldDescriptor::CPPTYPE_STRING && !quoted) {
-    return absl::StrCat(field.name(), ": \"", absl::CEscape(value), "\"");
+    return absl::StrCat(field.name(), ": \"", absl::Utf8SafeCEscape(value), "\"");
   }
   return absl::StrCat(field.name(), ": ", value);
 }

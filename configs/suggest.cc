@@ -65,11 +65,11 @@ std::string Nearest(absl::string_view word, const std::vector<std::string>& cand
 std::string UnknownFieldHint(const Descriptor& type, absl::string_view name) {
   std::vector<std::string> fields;
   for (int i = 0; i < type.field_count(); ++i) fields.push_back(type.field(i)->name());
-  const std::string nearest = Nearest(name, fields);
-  if (!nearest.empty()) return absl::StrCat("did you mean ", nearest, "?");
   const std::string owner = PathOfOwner(name);
   if (owner.empty()) return "it is a field of the run itself";
   if (owner != "?") return absl::StrCat("it is a field of ", owner);
+  const std::string nearest = Nearest(name, fields);
+  if (!nearest.empty()) return absl::StrCat("did you mean ", nearest, "?");
   return absl::StrCat("it has: ", fields.empty() ? "nothing" : absl::StrJoin(fields, ", "));
 }
 
