@@ -76,8 +76,8 @@ void ValidateContext(const RunConfig& config, const PhaseSettings& settings, con
   if (phase.has_yarn()) ValidateYarn(phase.yarn(), absl::StrCat(path, ".yarn"), findings);
   findings.AddUnless(
       length <= 0 || length > config.model().mtp_depth(), field,
-      absl::StrCat("a sequence of ", length, " has no target for MTP module ", config.model().mtp_depth()),
-      "sequences are longer than mtp_depth");
+      absl::StrCat("a sequence of ", length, " is not longer than mtp_depth ", config.model().mtp_depth()),
+      "MTP modules look so many tokens ahead");
   if (settings.yarn != nullptr) {
     const double reach = settings.yarn->factor() * settings.yarn->original_length();
     findings.AddUnless(reach <= 0 || static_cast<double>(length) <= reach, field,

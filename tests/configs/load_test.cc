@@ -3,7 +3,9 @@
 
 #include <unistd.h>
 
+#include "base/rng.h"
 #include "configs/suggest.h"
+#include "configs/validate.h"
 #include "gmock/gmock.h"
 #include "tests/configs/testing.h"
 
@@ -88,6 +90,28 @@ TEST(LoadTest, RefusesDeepNesting) {
   EXPECT_THAT(std::string(ParseConfig(unknown, "x").status().message()), HasSubstr("nested deeper than 32"));
   const std::string harmless = "# " + std::string(1000, '{') + "\nname: \"" + std::string(1000, '{') + "\\\"{\"";
   EXPECT_TRUE(ParseConfig(harmless, "x").ok());
+}
+
+// Whatever a file holds, it is refused with a place or understood: never a crash.
+TEST(LoadTest, DamagedTextIsRefusedWithAPlaceOrLegalText) {
+  const std::string whole = ReadFile(PosixFileSystem(), RecipePath("deepseek_v3_671b")).value();
+  const Rng rng(1, RngPurpose::kTest, 0);
+  int refused = 0;
+  for (uint64_t i = 0; i < 500; ++i) {
+    std::string text = whole;
+    for (uint64_t j = 0; j < 3; ++j) {
+      text[rng.Below(8 * i + j, text.size())] = static_cast<char>(rng.Below(8 * i + 3 + j, 256));
+    }
+    if (i % 3 == 0) text.resize(rng.Below(8 * i + 7, text.size()));
+    const absl::StatusOr<LoadedConfig> loaded = ParseConfig(text, "x");
+    if (loaded.ok()) {
+      FindProblems(loaded->config, loaded->locations);
+      continue;
+    }
+    ++refused;
+    for (const std::string& line : Lines(loaded.status())) EXPECT_THAT(line, StartsWith("x:"));
+  }
+  EXPECT_GE(refused, 250);
 }
 
 class FileTest : public ::testing::Test {

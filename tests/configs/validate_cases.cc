@@ -139,7 +139,7 @@ std::vector<InvalidCase> PhaseCases() {
        kTiny,
        {phase + ".sequence_length=2", "model.mtp_depth=2"},
        phase + ".sequence_length",
-       "no target for MTP module 2"},
+       "2 is not longer than mtp_depth 2"},
       {"longer_without_yarn", kTiny, {two_phases}, "train.phase[1].sequence_length", "longer than the 256"},
       {"beyond_yarn", kTiny, {phase + ".yarn=" + yarn}, phase + ".sequence_length", "original_length = 200"},
       {"phase_yarn",
@@ -199,6 +199,12 @@ std::vector<InvalidCase> LayoutCases() {
        "layout.exchange.path",
        "2 expert ranks are not a multiple of 4"},
       {"two_hop_groups", kLarge, {"model.moe.groups=4"}, "layout.exchange.path", "4 groups lie across 64"},
+  };
+}
+
+std::vector<InvalidCase> StageCases() {
+  const std::vector<std::string> dualpipe = {"layout.dualpipe={}", "train.phase[0].batch.sequences=128"};
+  return {
       {"stages", kThin, {"layout.stages=8"}, "layout.stages", "8, but the schedule makes 4 of 4 pipeline ranks"},
       {"stages_interleaved", kThin, {"layout.interleaved.chunks=2"}, "layout.stages", "makes 8"},
       {"stages_zb_v", kThin, {"layout.zb_v={}"}, "layout.stages", "makes 8"},
@@ -247,7 +253,8 @@ std::vector<InvalidCase> LayoutCases() {
 
 std::vector<InvalidCase> InvalidCases() {
   std::vector<InvalidCase> all;
-  for (const auto& section : {ModelCases(), PrecisionCases(), TrainCases(), PhaseCases(), LayoutCases()}) {
+  for (const auto& section :
+       {ModelCases(), PrecisionCases(), TrainCases(), PhaseCases(), LayoutCases(), StageCases()}) {
     all.insert(all.end(), section.begin(), section.end());
   }
   return all;
