@@ -1,0 +1,229 @@
+// The plan of a preparation, the two halves of the work, and what is reused.
+#include "data/prepare.h"
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <set>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "base/status_macros.h"
+#include "data/output_file.h"
+#include "data/prepare_assemble.h"
+#include "data/prepare_encode.h"
+#include "data/shard.h"
+
+namespace shoestring {
+namespace {
+
+constexpr int64_t kSampledBytes = int64_t{1} << 20;
+
+bool IsShare(double value) { return value >= 0.0 && value <= 1.0; }  // false for NaN
+
+std::string PartsDirectory(const PrepareOptions& options) { return options.train_prefix + ".parts"; }
+
+// Size and hash of the first and last MiB: enough to see that a file was replaced, without reading all of it.
+absl::StatusOr<std::string> InputIdentity(FileSystem& fs, const std::string& path) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<ReadableFile> file, fs.OpenForRead(path));
+  const int64_t size = file->size_bytes();
+  const int64_t sampled = std::min(size, kSampledBytes);
+  std::string head(static_cast<size_t>(sampled), '\0'), tail = head;
+  RETURN_IF_ERROR(file->ReadAt(0, sampled, head.data()));
+  RETURN_IF_ERROR(file->ReadAt(size - sampled, sampled, tail.data()));
+  return absl::StrCat(path, " ", size, " ", ChecksumHex(head), " ", ChecksumHex(tail));
+}
+
+absl::StatusOr<ShardMeta> DescribeTrain(FileSystem& fs, const TokenEncoder& encoder, const PrepareOptions& options,
+                                        const std::string& plan) {
+  ShardMeta meta;
+  meta.tokenizer_fingerprint = encoder.fingerprint;
+  meta.vocab_size = encoder.vocab_size;
+  meta.eos_id = encoder.eos;
+  meta.packing = options.packing;
+  meta.sequence_length = options.packing == Packing::kBestFit ? options.sequence_length : 0;
+  meta.plan = plan;
+  meta.settings = {options.seed, options.fim_rate, options.token_split_rate, options.validation_fraction, "train"};
+  for (const std::string& input : options.inputs) {
+    ASSIGN_OR_RETURN(const FileInfo info, fs.Stat(input));
+    meta.sources.push_back({input, info.size_bytes});
+  }
+  return meta;
+}
+
+// Held-out documents are plain text, back to back.
+ShardMeta DescribeValidation(ShardMeta train) {
+  train.packing = Packing::kConcatenate;
+  train.sequence_length = 0;
+  train.settings.fim_rate = 0.0;
+  train.settings.token_split_rate = 0.0;
+  train.settings.role = "validation";
+  return train;
+}
+
+bool TextStands(FileSystem& fs, const std::string& path, int64_t text_bytes) {
+  if (path.empty()) return true;
+  const auto info = fs.Stat(path);
+  return info.ok() && info->size_bytes == text_bytes;
+}
+
+// The description of a whole shard of this plan under `prefix`; nothing if there is none.
+std::optional<ShardMeta> StandingShard(FileSystem& fs, const std::string& prefix, const std::string& plan) {
+  const auto reader = ShardReader::Open(fs, prefix, ShardOpenOptions{});
+  if (!reader.ok() || (*reader)->meta().plan != plan) return std::nullopt;
+  return (*reader)->meta();
+}
+
+std::optional<PrepareSummary> FindFinished(FileSystem& fs, const PrepareOptions& options, const std::string& plan) {
+  PrepareSummary summary;
+  summary.already_there = true;
+  const auto train = StandingShard(fs, options.train_prefix, plan);
+  if (!train.has_value() || !TextStands(fs, options.train_text_path, train->text_bytes)) return std::nullopt;
+  summary.train = *train;
+  if (options.validation_fraction > 0) {
+    const auto validation = StandingShard(fs, options.validation_prefix, plan);
+    if (!validation.has_value()) return std::nullopt;
+    if (!TextStands(fs, options.validation_text_path, validation->text_bytes)) return std::nullopt;
+    summary.validation = *validation;
+  }
+  return summary;
+}
+
+// A shard that is not of this plan and not the remains of this preparation belongs to somebody.
+absl::Status CheckNothingToLose(FileSystem& fs, const PrepareOptions& options, const std::string& prefix,
+                                const std::string& plan) {
+  if (options.overwrite) return absl::OkStatus();
+  const auto meta = ReadShardMeta(fs, prefix);
+  const bool ours = meta.ok() && meta->plan == plan;
+  const bool foreign =
+      Exists(fs, MetaPath(prefix)) || (Exists(fs, BinPath(prefix)) && !Exists(fs, PartsDirectory(options)));
+  if (ours || !foreign) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(
+      prefix, ": a shard of other settings or inputs stands there; choose another prefix, or allow overwriting"));
+}
+
+// The raw text of both sides, written as the documents pass by.
+class TextExport {
+ public:
+  static absl::StatusOr<TextExport> Create(FileSystem& fs, const PrepareOptions& options) {
+    TextExport text(options);
+    RETURN_IF_ERROR(CreateOne(fs, options.train_text_path, &text.train_));
+    RETURN_IF_ERROR(CreateOne(fs, options.validation_text_path, &text.validation_));
+    return text;
+  }
+  absl::Status Add(int64_t document_id, absl::string_view text) {
+    OutputFile* file = IsHeldOut(*options_, document_id) ? validation_.get() : train_.get();
+    return file == nullptr ? absl::OkStatus() : file->Append(text);
+  }
+  absl::Status Commit() {
+    if (train_ != nullptr) RETURN_IF_ERROR(train_->Commit());
+    return validation_ == nullptr ? absl::OkStatus() : validation_->Commit();
+  }
+
+ private:
+  explicit TextExport(const PrepareOptions& options) : options_(&options) {}
+  static absl::Status CreateOne(FileSystem& fs, const std::string& path, std::unique_ptr<OutputFile>* file) {
+    if (path.empty()) return absl::OkStatus();
+    RETURN_IF_ERROR(fs.CreateDirectories(DirName(path)));
+    ASSIGN_OR_RETURN(*file, OutputFile::Create(fs, path));
+    return absl::OkStatus();
+  }
+
+  const PrepareOptions* options_;
+  std::unique_ptr<OutputFile> train_, validation_;
+};
+
+void AddIf(bool wrong, absl::string_view problem, std::vector<std::string>* problems) {
+  if (wrong) problems->emplace_back(problem);
+}
+
+}  // namespace
+
+absl::Status CheckPrepareOptions(const TokenEncoder& encoder, const PrepareOptions& options) {
+  std::vector<std::string> problems;
+  AddIf(options.inputs.empty(), "no input files", &problems);
+  AddIf(options.train_prefix.empty(), "no prefix for the training shard", &problems);
+  AddIf(!IsShare(options.validation_fraction) || options.validation_fraction == 1.0,
+        "the validation share must be in [0, 1)", &problems);
+  AddIf(!IsShare(options.fim_rate), "the fill-in-the-middle rate must be in [0, 1]", &problems);
+  AddIf(!IsShare(options.token_split_rate), "the token split rate must be in [0, 1]", &problems);
+  AddIf(options.validation_fraction > 0 && options.validation_prefix.empty(),
+        "documents are held out, but the validation shard has no prefix", &problems);
+  AddIf(options.validation_fraction == 0 && !options.validation_text_path.empty(),
+        "a validation text is asked for, but no documents are held out", &problems);
+  AddIf(options.packing == Packing::kBestFit &&
+            (options.sequence_length < 1 || options.sequence_length > (int64_t{1} << 30)),
+        "best-fit packing needs a sequence length between 1 and 2^30", &problems);
+  AddIf(options.threads < 1, "threads must be 1 or more", &problems);
+  AddIf(options.chunk_bytes < 1 || options.window_tokens < 1, "chunk and window must be 1 or more", &problems);
+  AddIf(options.reader.max_document_bytes < 1 || options.reader.max_document_bytes > (int64_t{1} << 29),
+        "the limit of a document must be between 1 and 2^29 bytes", &problems);
+  AddIf(encoder.eos < 0, "the tokenizer has no end-of-sentence token", &problems);
+  AddIf(options.fim_rate > 0 && (encoder.fim_begin < 0 || encoder.fim_hole < 0 || encoder.fim_end < 0),
+        "the tokenizer has no fill-in-the-middle tokens; set the rate to 0 or use another tokenizer", &problems);
+  std::set<std::string> names;
+  for (const std::string& name :
+       {options.train_prefix, options.validation_prefix, options.train_text_path, options.validation_text_path}) {
+    AddIf(!name.empty() && !names.insert(name).second, absl::StrCat("two outputs have the name ", name), &problems);
+  }
+  for (const std::string& input : options.inputs) {
+    AddIf(names.contains(input), absl::StrCat("the input ", input, " would be overwritten"), &problems);
+  }
+  if (problems.empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrJoin(problems, "\n"));
+}
+
+absl::StatusOr<std::string> PreparePlan(FileSystem& fs, const TokenEncoder& encoder, const PrepareOptions& options) {
+  std::string plan = absl::StrCat("shoestring shard plan 1\n", encoder.fingerprint, " ", encoder.vocab_size, " ",
+                                  encoder.eos, " ", encoder.fim_begin, " ", encoder.fim_hole, " ", encoder.fim_end);
+  const TextReaderOptions& reader = options.reader;
+  absl::StrAppend(&plan, "\nread ", static_cast<int>(reader.split), " ", reader.document_bytes, " ", reader.json_key);
+  // Shares as bits: two that print alike may decide differently.
+  const double shares[] = {options.validation_fraction, options.fim_rate, options.token_split_rate};
+  absl::StrAppend(&plan, "\nshares ",
+                  ChecksumHex(absl::string_view(reinterpret_cast<const char*>(shares), sizeof(shares))), "\nseed ",
+                  options.seed, "\npack ", PackingName(options.packing), " ", options.sequence_length, " ",
+                  options.chunk_bytes, " ", options.window_tokens);
+  for (const std::string& input : options.inputs) {
+    ASSIGN_OR_RETURN(const std::string identity, InputIdentity(fs, input));
+    absl::StrAppend(&plan, "\ninput ", identity);
+  }
+  return ChecksumHex(plan);
+}
+
+absl::StatusOr<PrepareSummary> Prepare(FileSystem& fs, const TokenEncoder& encoder, const PrepareOptions& options,
+                                       const PrepareCallback& progress) {
+  RETURN_IF_ERROR(CheckPrepareOptions(encoder, options));
+  ASSIGN_OR_RETURN(const std::string plan, PreparePlan(fs, encoder, options));
+  const std::string parts = PartsDirectory(options);
+  if (auto finished = FindFinished(fs, options, plan); finished.has_value()) {
+    RETURN_IF_ERROR(Exists(fs, parts) ? RemoveRecursively(fs, parts) : absl::OkStatus());
+    return *std::move(finished);
+  }
+  RETURN_IF_ERROR(CheckNothingToLose(fs, options, options.train_prefix, plan));
+  if (options.validation_fraction > 0) {
+    RETURN_IF_ERROR(CheckNothingToLose(fs, options, options.validation_prefix, plan));
+  }
+  RETURN_IF_ERROR(fs.CreateDirectories(parts));
+  ASSIGN_OR_RETURN(TextExport text, TextExport::Create(fs, options));
+  const auto sink = [&text](int64_t id, absl::string_view document) { return text.Add(id, document); };
+  ASSIGN_OR_RETURN(const EncodeOutcome encoded, EncodeChunks(fs, encoder, options, plan, parts, sink, progress));
+  RETURN_IF_ERROR(text.Commit());
+  ASSIGN_OR_RETURN(const ShardMeta train, DescribeTrain(fs, encoder, options, plan));
+  ASSIGN_OR_RETURN(const AssembleOutcome assembled,
+                   AssembleShards(fs, options, train, DescribeValidation(train), parts, encoded.chunks, progress));
+  RETURN_IF_ERROR(RemoveRecursively(fs, parts));
+  PrepareSummary summary;
+  summary.train = assembled.train;
+  summary.validation = assembled.validation;
+  summary.chunks = encoded.chunks;
+  summary.chunks_reused = encoded.chunks_reused;
+  summary.fim_documents = assembled.fim_documents;
+  summary.cut_documents = assembled.cut_documents;
+  summary.empty_documents = encoded.empty_documents;
+  return summary;
+}
+
+}  // namespace shoestring

@@ -1,0 +1,26 @@
+// Second half of preparation: packs the parts into the two shards.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "base/file_system.h"
+#include "data/prepare.h"
+
+namespace shoestring {
+
+struct AssembleOutcome {
+  ShardMeta train;
+  ShardMeta validation;
+  int64_t fim_documents = 0;
+  int64_t cut_documents = 0;
+};
+
+// `train` and `validation` describe the shards but for counts and checksums; an empty validation prefix means none.
+// DATA_LOSS when a shard would be empty.
+absl::StatusOr<AssembleOutcome> AssembleShards(FileSystem& fs, const PrepareOptions& options, const ShardMeta& train,
+                                               const ShardMeta& validation, const std::string& parts_directory,
+                                               int64_t parts, const PrepareCallback& progress);
+
+}  // namespace shoestring
