@@ -1,5 +1,5 @@
 // Rules of the model's shape and of its number formats.
-#include <cmath>
+#include <algorithm>
 
 #include "absl/strings/str_cat.h"
 #include "configs/validate_rules.h"
@@ -10,20 +10,25 @@ namespace {
 // Above this a run cannot be meant, and products of shapes stay far from the end of 64 bits.
 constexpr double kMaxParameters = 1e15;
 
-// Matrices only, near enough for a bound; the exact count is the parameter table's.
+// Matrices only, near enough for a bound; the exact count is the parameter table's. In floating point throughout, since
+// nothing has been said yet about the numbers that are multiplied here.
 double ApproximateParameters(const ModelConfig& model) {
   const AttentionConfig& a = model.attention();
+  const MoeConfig& moe = model.moe();
   const double d = model.hidden();
   const double heads = model.heads();
-  const double queries = heads * (a.qk_nope_head_dim() + a.qk_rope_head_dim());
-  const double rank = a.q_lora_rank();
-  const double attention =
-      (rank > 0 ? d * rank + rank * queries : d * queries) + d * (a.kv_lora_rank() + a.qk_rope_head_dim()) +
-      heads * a.kv_lora_rank() * (a.qk_nope_head_dim() + a.v_head_dim()) + heads * a.v_head_dim() * d;
-  const MoeConfig& moe = model.moe();
-  const double experts = 3.0 * d * moe.expert_ffn() * (moe.routed_experts() + moe.shared_experts());
+  const double nope = a.qk_nope_head_dim();
+  const double rope = a.qk_rope_head_dim();
+  const double value = a.v_head_dim();
+  const double q_rank = a.q_lora_rank();
+  const double kv_rank = a.kv_lora_rank();
+  const double queries = heads * (nope + rope);
+  const double attention = (q_rank > 0 ? q_rank * (d + queries) : d * queries) + d * (kv_rank + rope) +
+                           heads * kv_rank * (nope + value) + heads * value * d;
+  const double experts = 3.0 * d * moe.expert_ffn() * (1.0 * moe.routed_experts() + moe.shared_experts());
   const double dense = 3.0 * d * model.dense_ffn();
-  return 2.0 * model.vocab_size() * d + (model.layers() + model.mtp_depth()) * (attention + std::max(experts, dense));
+  const double layers = 1.0 * model.layers() + model.mtp_depth();
+  return 2.0 * model.vocab_size() * d + layers * (attention + std::max(experts, dense));
 }
 
 void ValidateExperts(const MoeConfig& moe, Findings& findings) {
