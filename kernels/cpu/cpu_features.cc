@@ -39,7 +39,10 @@ bool IsaSupported(Isa isa) {
   return false;
 }
 
-Isa BestIsa() { return SupportedIsas().back(); }
+Isa DefaultIsa() {
+  const Isa highest = SupportedIsas().back();
+  return highest == Isa::kAvx512Bf16 && __builtin_cpu_is("intel") ? Isa::kAvx512 : highest;
+}
 
 std::vector<Isa> SupportedIsas() {
   std::vector<Isa> supported;

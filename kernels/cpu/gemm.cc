@@ -15,11 +15,14 @@ namespace {
 constexpr int64_t kMaxColumns = 512;
 constexpr int64_t kMaxRows = 1024;
 constexpr int64_t kMaxPartialColumns = 256;
-constexpr int64_t kMaxPartialRows = 256;
-// Below this many multiply-adds waking a second thread costs more than it gives; above kBusyWork a thread, tasks are
-// cut finer than the threads so that a disturbed thread does not hold up the others.
+constexpr int64_t kMaxPartialRows = 252;  // a multiple of every tile height, else cutting on tiles could exceed it
+// Tiles packed together when K runs down A.
+constexpr int64_t kTilesAtOnce = 4;
+static_assert(kTilesAtOnce * kGemmColumnsTile >= kGemmMaxRows * kGemmRowStride);
+// Multiply-adds below which a task is too small to be worth waking a thread.
 constexpr int64_t kTaskWork = int64_t{1} << 18;
-constexpr int64_t kBusyWork = int64_t{1} << 25;
+// Packing one element costs about as much as this many multiply-adds.
+constexpr double kPackCost = 12;
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -55,12 +58,8 @@ void SetToZero(const GemmCall& call) {
   }
 }
 
-// The rectangle of C that a task computes.
-struct Part {
-  int64_t row, rows, column, columns;
-};
-
-void PackColumns(const GemmCall& call, const GemmKernels& kernels, const Part& part, int64_t k0, int64_t k, float* to) {
+void PackColumns(const GemmCall& call, const GemmKernels& kernels, const GemmPart& part, int64_t k0, int64_t k,
+                 float* to) {
   const bool transposed = call.layout == GemmLayout::kNT;
   const auto pack = transposed ? kernels.pack->panel_transposed : kernels.pack->panel;
   const int64_t dwords = CeilDiv(k, kernels.k_step);
@@ -72,17 +71,22 @@ void PackColumns(const GemmCall& call, const GemmKernels& kernels, const Part& p
   }
 }
 
-void PackTile(const GemmCall& call, const GemmKernels& kernels, int64_t row, int rows, int64_t k0, int64_t k,
-              float* to) {
+// Packs `tiles` tiles that make up `rows` rows of A.
+void PackTiles(const GemmCall& call, const GemmKernels& kernels, int64_t row, int64_t rows, int64_t tiles, int64_t k0,
+               int64_t k, float* to) {
   if (call.layout == GemmLayout::kTN) {
-    kernels.pack->panel(Advance(call.a, call.in_type, k0 * call.lda + row), call.lda, k, rows, 1, to);
-  } else {
-    kernels.pack->rows(Advance(call.a, call.in_type, row * call.lda + k0), call.lda, rows, k, to);
+    const void* from = Advance(call.a, call.in_type, k0 * call.lda + row);
+    const int64_t readable = std::min(call.m - row, rows + 16);
+    kernels.pack->tiles(from, call.lda, k, static_cast<int>(rows), static_cast<int>(readable), static_cast<int>(tiles),
+                        kGemmColumnsTile, to);
+    return;
   }
+  CHECK_EQ(tiles, 1);
+  kernels.pack->rows(Advance(call.a, call.in_type, row * call.lda + k0), call.lda, static_cast<int>(rows), k, to);
 }
 
 // What a block of K does to C: only the last one writes it, unless C itself holds the partial sum.
-TileOut BlockOut(const GemmCall& call, const Part& part, float* partial, bool first, bool last) {
+TileOut BlockOut(const GemmCall& call, const GemmPart& part, float* partial, bool first, bool last) {
   TileOut out = {};
   out.partial = partial;
   out.partial_stride = kMaxPartialColumns;
@@ -115,7 +119,7 @@ void MultiplyTile(const GemmKernels& kernels, TileLayout layout, int rows, int64
 }  // namespace
 
 struct alignas(64) CpuGemm::Scratch {
-  float tile[16 * kGemmRowStride];
+  float tiles[kTilesAtOnce * kGemmColumnsTile];  // or one tile of rows
   float panels[kGemmBlockDwords * kMaxColumns];
   float partial[kMaxPartialRows * kMaxPartialColumns];
 };
@@ -145,24 +149,51 @@ CpuGemm::CpuGemm(ThreadPool* pool, Isa isa) : pool_(pool), isa_(isa), level_(Ker
 
 const GemmKernels& CpuGemm::KernelsFor(DType type) const { return type == DType::kF32 ? level_.f32 : level_.bf16; }
 
-CpuGemm::Plan CpuGemm::MakePlan(const GemmCall& call, int64_t tasks_wanted) const {
+CpuGemm::Plan CpuGemm::SmallestPlan(const GemmCall& call) const {
   const bool partial = NeedsPartial(call, KernelsFor(call.in_type));
-  int64_t row_chunks = CeilDiv(call.m, partial ? kMaxPartialRows : kMaxRows);
-  int64_t column_chunks = CeilDiv(call.n, partial ? kMaxPartialColumns : kMaxColumns);
-  // Columns first: B is packed once a task, so cutting rows repeats that work, cutting columns only repeats the copy of
+  return {call, CeilDiv(call.m, partial ? kMaxPartialRows : kMaxRows),
+          CeilDiv(call.n, partial ? kMaxPartialColumns : kMaxColumns), 0};
+}
+
+CpuGemm::Plan CpuGemm::BestPlan(const GemmCall& call) const {
+  const Plan smallest = SmallestPlan(call);
+  const int64_t threads = pool_->threads();
+  const int64_t wanted = std::min(4 * threads, call.m * call.n * call.k / kTaskWork);
+  Plan best = smallest;
+  double best_time = 0;
+  for (int64_t r = smallest.row_chunks; r == smallest.row_chunks || r <= CeilDiv(call.m, 28); ++r) {
+    if (r > smallest.row_chunks && r * smallest.column_chunks > wanted) break;
+    for (int64_t c = smallest.column_chunks; c == smallest.column_chunks || c <= CeilDiv(call.n, 32); ++c) {
+      if (c > smallest.column_chunks && r * c > wanted) break;
+      // In multiply-adds of one task per step of K: the product, packing its rows and columns, and a third of a task
+      // that everybody waits for at the end when a thread is disturbed.
+      const double rows = static_cast<double>(call.m) / r, columns = static_cast<double>(call.n) / c;
+      const double task = rows * columns + kPackCost * (rows + columns);
+      const double time = (static_cast<double>(CeilDiv(r * c, threads)) + 0.3) * task;
+      if (best_time == 0 || time < best_time) {
+        best_time = time;
+        best.row_chunks = r;
+        best.column_chunks = c;
+      }
+    }
+  }
+  return best;
+}
+
+CpuGemm::Plan CpuGemm::PlanOfGroup(const GemmCall& call, int64_t tasks_wanted) const {
+  Plan plan = SmallestPlan(call);
+  // Columns first: B is packed once a task, so cutting rows repeats that work; cutting columns only repeats the copy of
   // A.
-  while (row_chunks * column_chunks < tasks_wanted) {
-    if (call.n > column_chunks * 128) {
-      ++column_chunks;
-    } else if (call.m > row_chunks * 64) {
-      ++row_chunks;
-    } else if (call.n > column_chunks * 32) {
-      ++column_chunks;
+  while (plan.row_chunks * plan.column_chunks < tasks_wanted) {
+    if (call.n > plan.column_chunks * 128) {
+      ++plan.column_chunks;
+    } else if (call.m > plan.row_chunks * 128) {
+      ++plan.row_chunks;
     } else {
       break;
     }
   }
-  return {call, row_chunks, column_chunks, 0};
+  return plan;
 }
 
 void CpuGemm::Run(const GemmCall& call) {
@@ -172,10 +203,8 @@ void CpuGemm::Run(const GemmCall& call) {
     if (!call.accumulate) SetToZero(call);
     return;
   }
-  const int64_t threads = pool_->threads(), work = call.m * call.n * call.k;
-  const int64_t wanted = work >= kBusyWork * threads ? 4 * threads : std::min(threads, work / kTaskWork);
   plans_.clear();
-  plans_.push_back(MakePlan(call, threads == 1 ? 1 : wanted));
+  plans_.push_back(pool_->threads() == 1 ? SmallestPlan(call) : BestPlan(call));
   RunPlans();
 }
 
@@ -200,7 +229,7 @@ void CpuGemm::RunGrouped(const GroupedGemmCall& call) {
       continue;
     }
     // A group is cut in proportion to its share of the tokens, so one crowded expert does not hold up the call.
-    plans_.push_back(MakePlan(one, threads == 1 ? 1 : CeilDiv(4 * threads * count, tokens)));
+    plans_.push_back(PlanOfGroup(one, threads == 1 ? 1 : CeilDiv(4 * threads * count, tokens)));
   }
   RunPlans();
 }
@@ -224,23 +253,36 @@ void CpuGemm::RunTask(const Plan& plan, int64_t task, Scratch& scratch) const {
   const GemmKernels& kernels = KernelsFor(call.in_type);
   // Row chunks run fastest, so that neighbouring tasks share B in the outer caches.
   const int64_t i = task % plan.row_chunks, j = task / plan.row_chunks;
-  Part part;
+  GemmPart part;
   part.row = PartStart(call.m, plan.row_chunks, i, kernels.rows);
   part.rows = PartStart(call.m, plan.row_chunks, i + 1, kernels.rows) - part.row;
   part.column = PartStart(call.n, plan.column_chunks, j, kernels.columns());
   part.columns = PartStart(call.n, plan.column_chunks, j + 1, kernels.columns()) - part.column;
-  const TileLayout layout = call.layout == GemmLayout::kTN ? kTileColumns : kTileRows;
+  CHECK_LE(part.columns, kMaxColumns);
+  CHECK(!NeedsPartial(call, kernels) || (part.rows <= kMaxPartialRows && part.columns <= kMaxPartialColumns));
   const int64_t block = kGemmBlockDwords * kernels.k_step;
-  const int64_t tiles = CeilDiv(part.rows, kernels.rows);
   for (int64_t k0 = 0; k0 < call.k; k0 += block) {
-    const int64_t k = std::min(block, call.k - k0), dwords = CeilDiv(k, kernels.k_step);
+    const int64_t k = std::min(block, call.k - k0);
     PackColumns(call, kernels, part, k0, k, scratch.panels);
-    const TileOut out = BlockOut(call, part, scratch.partial, k0 == 0, k0 + k == call.k);
-    for (int64_t tile = 0; tile < tiles; ++tile) {
-      const int64_t row = part.rows * tile / tiles;  // tiles of nearly equal height: none is left with one row
-      const int rows = static_cast<int>(part.rows * (tile + 1) / tiles - row);
-      PackTile(call, kernels, part.row + row, rows, k0, k, scratch.tile);
-      MultiplyTile(kernels, layout, rows, dwords, scratch.tile, scratch.panels, part.columns, out.At(row, 0));
+    RunBlock(call, kernels, part, k0, k, scratch);
+  }
+}
+
+void CpuGemm::RunBlock(const GemmCall& call, const GemmKernels& kernels, const GemmPart& part, int64_t k0, int64_t k,
+                       Scratch& scratch) {
+  const TileOut out = BlockOut(call, part, scratch.partial, k0 == 0, k0 + k == call.k);
+  const TileLayout layout = call.layout == GemmLayout::kTN ? kTileColumns : kTileRows;
+  const int64_t at_once = layout == kTileColumns ? kTilesAtOnce : 1;
+  const int64_t dwords = CeilDiv(k, kernels.k_step), tiles = CeilDiv(part.rows, kernels.rows);
+  for (int64_t first = 0; first < tiles; first += at_once) {
+    const int64_t count = std::min(at_once, tiles - first);
+    const int64_t row = TileStart(part.rows, tiles, first), rows = TileStart(part.rows, tiles, first + count) - row;
+    PackTiles(call, kernels, part.row + row, rows, count, k0, k, scratch.tiles);
+    for (int64_t t = 0; t < count; ++t) {
+      const int64_t start = TileStart(rows, count, t);
+      const int height = static_cast<int>(TileStart(rows, count, t + 1) - start);
+      MultiplyTile(kernels, layout, height, dwords, scratch.tiles + t * kGemmColumnsTile, scratch.panels, part.columns,
+                   out.At(row + start, 0));
     }
   }
 }

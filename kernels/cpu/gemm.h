@@ -50,6 +50,11 @@ struct GroupedGemmCall {
   int64_t stride = 0;
 };
 
+// The rectangle of C that a task computes.
+struct GemmPart {
+  int64_t row = 0, rows = 0, column = 0, columns = 0;
+};
+
 // Owns the packing scratch (about 1.1 MB a thread); one call at a time. The pool must outlive it.
 class CpuGemm {
  public:
@@ -74,9 +79,13 @@ class CpuGemm {
   };
 
   const GemmKernels& KernelsFor(DType type) const;
-  Plan MakePlan(const GemmCall& call, int64_t tasks_wanted) const;
+  Plan SmallestPlan(const GemmCall& call) const;  // the fewest tasks that the scratch permits
+  Plan BestPlan(const GemmCall& call) const;      // for a product that has the pool to itself
+  Plan PlanOfGroup(const GemmCall& call, int64_t tasks_wanted) const;
   void RunPlans();
   void RunTask(const Plan& plan, int64_t task, Scratch& scratch) const;
+  static void RunBlock(const GemmCall& call, const GemmKernels& kernels, const GemmPart& part, int64_t k0, int64_t k,
+                       Scratch& scratch);
 
   ThreadPool* pool_;
   Isa isa_;

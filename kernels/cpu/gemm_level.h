@@ -25,8 +25,8 @@ struct MultiplyBf16Pairs {
 inline void StoreTileVector(F32x16 sum, const TileOut& out, int row, int column) {
   const int n = out.columns - column < kLanes ? out.columns - column : kLanes;
   if (n <= 0) return;
-  float* partial = out.partial + row * out.partial_stride + column;
-  if (out.add_partial) sum = LoadN(partial, n) + sum;
+  const int64_t partial = row * out.partial_stride + column;
+  if (out.add_partial) sum = LoadN(out.partial + partial, n) + sum;
   const int64_t at = row * out.stride + column;
   if (out.f32 != nullptr) {
     if (out.add_f32) sum = LoadN(out.f32 + at, n) + sum;
@@ -34,7 +34,7 @@ inline void StoreTileVector(F32x16 sum, const TileOut& out, int row, int column)
   } else if (out.bf16 != nullptr) {
     StoreBf16N(out.bf16 + at, sum, n);
   } else {
-    StoreN(partial, sum, n);
+    StoreN(out.partial + partial, sum, n);
   }
 }
 
@@ -140,6 +140,20 @@ void PackPanel(const void* source, int64_t ld, int64_t k, int columns, int vecto
 }
 
 template <typename Source>
+void PackTiles(const void* source, int64_t ld, int64_t k, int rows, int readable, int tiles, int64_t spacing,
+               float* to) {
+  const auto* from = static_cast<const typename Source::Element*>(source);
+  for (int64_t i = 0; i < k; i += Source::kStep, from += Source::kStep * ld, to += kLanes) {
+    const int left = k - i < 2 ? 1 : 2;
+    for (int t = 0; t < tiles; ++t) {
+      const int64_t start = TileStart(rows, tiles, t);
+      const int64_t valid = readable - start;  // rows of the next tile are read too where they exist, and not used
+      Store(to + t * spacing, Source::Down(from + start, ld, left, valid < kLanes ? static_cast<int>(valid) : kLanes));
+    }
+  }
+}
+
+template <typename Source>
 void PackPanelTransposed(const void* source, int64_t ld, int64_t k, int columns, int vectors, float* panel) {
   constexpr int64_t kChunk = kLanes * Source::kStep;
   const int64_t width = vectors * kLanes;
@@ -160,7 +174,7 @@ void PackPanelTransposed(const void* source, int64_t ld, int64_t k, int columns,
 
 template <typename Source>
 constexpr PackTable MakePackTable() {
-  return {PackRows<Source>, PackPanel<Source>, PackPanelTransposed<Source>};
+  return {PackRows<Source>, PackPanel<Source>, PackTiles<Source>, PackPanelTransposed<Source>};
 }
 
 }  // namespace SHOESTRING_SIMD_LEVEL

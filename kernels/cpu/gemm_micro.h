@@ -24,6 +24,13 @@ inline constexpr int64_t kGemmBlockDwords = 384;
 // Not a multiple of a page and odd in cache lines, so that the rows of a tile fall into different cache sets.
 inline constexpr int64_t kGemmRowStride = 400;
 inline constexpr int kGemmMaxRows = 14;
+inline constexpr int64_t kGemmColumnsTile = kGemmBlockDwords * 16;
+
+// The small functions here are forced inline: level files use them too, and no shared copy may be compiled for one
+// level.
+
+// First row of tile t when `rows` are cut into `tiles` of nearly equal height, so that none is left with a single row.
+[[gnu::always_inline]] inline int64_t TileStart(int64_t rows, int64_t tiles, int64_t t) { return rows * t / tiles; }
 
 // Where one tile goes. The tile's sum, after that of earlier blocks if add_partial, is put into f32 (added to it if
 // add_f32), or rounded into bf16, or, when both are null, left in `partial` for the next block. f32 may be the same
@@ -39,7 +46,7 @@ struct TileOut {
   int columns;  // valid columns of the panel; the others are computed and dropped
 
   // The same, `row` rows down and `column` columns to the right.
-  TileOut At(int64_t row, int64_t column) const {
+  [[gnu::always_inline]] TileOut At(int64_t row, int64_t column) const {
     TileOut out = *this;
     if (partial != nullptr) out.partial += row * partial_stride + column;
     if (f32 != nullptr) out.f32 += row * stride + column;
@@ -62,8 +69,13 @@ struct MicroTable {
 struct PackTable {
   // [rows, k] -> rows tile.
   void (*rows)(const void* source, int64_t ld, int rows, int64_t k, float* tile);
-  // [k, columns] -> panel of 16 * vectors columns; with vectors = 1 also the columns tile.
+  // [k, columns] -> panel of 16 * vectors columns.
   void (*panel)(const void* source, int64_t ld, int64_t k, int columns, int vectors, float* panel);
+  // [k, rows] -> `tiles` columns tiles, `spacing` dwords apart, of nearly equal height: TileStart(rows, tiles, t). A
+  // few at a time, so that whole cache lines of a source row are used. `readable` >= rows: elements of a row that
+  // exist.
+  void (*tiles)(const void* source, int64_t ld, int64_t k, int rows, int readable, int tiles, int64_t spacing,
+                float* to);
   // [columns, k] -> panel of 16 * vectors columns.
   void (*panel_transposed)(const void* source, int64_t ld, int64_t k, int columns, int vectors, float* panel);
 };

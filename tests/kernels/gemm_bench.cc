@@ -1,10 +1,12 @@
-// A benchmark, not a test: rates of the CPU matrix products at the shapes of small models, beside the measured peak.
+// A benchmark, not a test: rates of the CPU matrix products and attention at the shapes of small models, beside the
+// measured peak.
 #include <algorithm>
 #include <cstdio>
+#include <string>
 #include <vector>
 
 #include "base/clock.h"
-#include "base/rng.h"
+#include "kernels/cpu/attention.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/gemm_peak.h"
 
@@ -97,9 +99,61 @@ void PrintDtype(CpuGemm& gemm, DType in, double peak) {
   }
 }
 
-void Main() {
+// Forward and backward of attention; multiply-adds of the causal half only, so masked work counts as lost.
+void PrintAttention(ThreadPool& pool, Isa isa, DType dtype, double peak, const AttentionShape& s) {
+  Buffers x = MakeBuffers(dtype), y = MakeBuffers(dtype);
+  std::vector<float> lse(s.tokens * s.heads);
+  const int64_t dk = s.nope_dim + s.rope_dim;
+  CpuAttentionCall call = {s,
+                           dtype,
+                           0.15f,
+                           x.a.data(),
+                           s.heads * dk,
+                           x.b.data(),
+                           s.heads * (s.nope_dim + s.value_dim),
+                           x.c.data(),
+                           s.rope_dim,
+                           nullptr,
+                           y.a.data(),
+                           s.heads * s.value_dim,
+                           lse.data(),
+                           s.heads};
+  const CpuAttentionGradients grads = {
+      x.a.data(), call.out_ld, y.b.data(), call.q_ld, y.c.data(), call.kv_ld, x.c.data() + kMaxElements / 2,
+      s.rope_dim};
+  const int64_t bytes = std::max(CpuAttentionWorkspaceBytes(s, isa, pool.threads(), false),
+                                 CpuAttentionWorkspaceBytes(s, isa, pool.threads(), true));
+  std::vector<float> workspace(bytes / sizeof(float));
+  const double pairs = static_cast<double>(s.tokens) * s.heads * s.sequence_length / 2;
+  const double forward =
+      Rate(2 * pairs * (dk + s.value_dim), [&] { CpuAttentionForward(pool, isa, call, workspace.data()); });
+  const double backward = Rate(2 * pairs * (3 * dk + 2 * s.value_dim),
+                               [&] { CpuAttentionBackward(pool, isa, call, grads, workspace.data()); });
+  std::printf("  %4s attention S %ld H %ld %ld/%ld/%ld: forward %6.1f (%3.0f%%)  backward %6.1f (%3.0f%%)\n",
+              Name(dtype), s.sequence_length, s.heads, s.nope_dim, s.rope_dim, s.value_dim, forward,
+              100 * forward / peak, backward, 100 * backward / peak);
+}
+
+// One thread repeating one full tile on operands that never leave the first-level cache: what the loop itself can do.
+double TileRate(const GemmKernels& kernels) {
+  std::vector<float> a(16 * kGemmRowStride), b(128 * kernels.columns()), c(kernels.rows * kernels.columns());
+  const TileOut out = {nullptr, 0, false, c.data(), nullptr, kernels.columns(), false, kernels.columns()};
+  constexpr int kRepeats = 1000;
+  const double flops = 2.0 * kRepeats * 128 * kernels.k_step * kernels.rows * kernels.columns();
+  return Rate(flops, [&] {
+    for (int i = 0; i < kRepeats; ++i) {
+      kernels.micro->at[kTileRows][kernels.vectors][kernels.rows](128, a.data(), b.data(), out);
+    }
+  });
+}
+
+// `only`: the name of one level, or empty.
+void Main(const std::string& only) {
   for (Isa isa : SupportedIsas()) {
-    if (isa == Isa::kPortable) continue;
+    if (only.empty() ? isa == Isa::kPortable : only != IsaName(isa)) continue;
+    const LevelKernels& level = KernelsOf(isa);
+    std::printf("%s, 1 thread: one tile repeated: f32 %.1f, bf16 %.1f GFLOP/s\n", std::string(IsaName(isa)).c_str(),
+                TileRate(level.f32), TileRate(level.bf16));
     for (int threads : {1, 2}) {
       ThreadPool pool(threads);
       CpuGemm gemm(&pool, isa);
@@ -108,6 +162,11 @@ void Main() {
                   std::string(IsaName(isa)).c_str(), threads, peak.f32_gflops, peak.bf16_gflops);
       PrintDtype(gemm, DType::kF32, peak.f32_gflops);
       PrintDtype(gemm, DType::kBF16, peak.bf16_gflops);
+      for (const AttentionShape& shape :
+           {AttentionShape{2048, 256, 6, 32, 16, 32}, AttentionShape{2048, 1024, 4, 64, 32, 64}}) {
+        PrintAttention(pool, isa, DType::kF32, peak.f32_gflops, shape);
+        PrintAttention(pool, isa, DType::kBF16, peak.bf16_gflops, shape);
+      }
     }
   }
 }
@@ -115,4 +174,4 @@ void Main() {
 }  // namespace
 }  // namespace shoestring
 
-int main() { shoestring::Main(); }
+int main(int argc, char** argv) { shoestring::Main(argc > 1 ? argv[1] : ""); }
