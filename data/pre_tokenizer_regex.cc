@@ -4,6 +4,7 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 
@@ -52,8 +53,8 @@ absl::StatusOr<Regex> Regex::Compile(const std::string& pattern) {
   PCRE2_SIZE offset = 0;
   pcre2_code* code = CompileCode(pattern, &error, &offset);
   if (code == nullptr) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("pattern does not compile: ", CompileError(error), " (byte ", offset, " of '", pattern, "')"));
+    return absl::InvalidArgumentError(absl::StrCat("pattern does not compile: ", CompileError(error), " (byte ", offset,
+                                                   " of '", absl::Utf8SafeCEscape(pattern), "')"));
   }
   Regex regex;
   regex.pattern_ = pattern;
@@ -62,7 +63,8 @@ absl::StatusOr<Regex> Regex::Compile(const std::string& pattern) {
   uint32_t matches_empty = 0;
   CHECK_EQ(pcre2_pattern_info(code, PCRE2_INFO_MATCHEMPTY, &matches_empty), 0);
   if (matches_empty != 0) {
-    return absl::InvalidArgumentError(absl::StrCat("pattern '", pattern, "' can match the empty text"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("pattern '", absl::Utf8SafeCEscape(pattern), "' can match the empty text"));
   }
   regex.jit_ = pcre2_jit_compile(code, PCRE2_JIT_COMPLETE) == 0;
   return regex;
@@ -85,7 +87,7 @@ FindResult Regex::Find(absl::string_view text, size_t start, RegexScratch& scrat
 
 absl::Status Regex::FailureStatus() const {
   return absl::ResourceExhaustedError(
-      absl::StrCat("pattern '", pattern_, "' exhausted its stack or steps on this text"));
+      absl::StrCat("pattern '", absl::Utf8SafeCEscape(pattern_), "' exhausted its stack or steps on this text"));
 }
 
 }  // namespace shoestring

@@ -1,10 +1,10 @@
 // The tokenizer's encoder and decoder.
 #include "data/tokenizer.h"
 
+#include <mutex>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
 #include "base/check.h"
 #include "base/status_macros.h"
 #include "data/utf8.h"
@@ -41,7 +41,7 @@ class Tokenizer::ScratchPool {
  public:
   std::unique_ptr<Scratch> Borrow() {
     {
-      absl::MutexLock lock(&mutex_);
+      const std::lock_guard<std::mutex> lock(mutex_);
       if (!idle_.empty()) {
         std::unique_ptr<Scratch> scratch = std::move(idle_.back());
         idle_.pop_back();
@@ -51,12 +51,12 @@ class Tokenizer::ScratchPool {
     return std::make_unique<Scratch>();
   }
   void Return(std::unique_ptr<Scratch> scratch) {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard<std::mutex> lock(mutex_);
     idle_.push_back(std::move(scratch));
   }
 
  private:
-  absl::Mutex mutex_;
+  std::mutex mutex_;
   std::vector<std::unique_ptr<Scratch>> idle_;
 };
 

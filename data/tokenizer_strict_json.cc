@@ -16,6 +16,7 @@ namespace {
 using nlohmann::json;
 
 constexpr int kMaxDepth = 64;
+constexpr size_t kExcerptBytes = 80;
 
 // Watches the parser: remembers the first repeated key or excessive depth.
 class Watcher {
@@ -80,7 +81,8 @@ absl::Status JsonObject::Error(absl::string_view key, absl::string_view what) co
 absl::Status JsonObject::AllowOnly(std::initializer_list<absl::string_view> known) const {
   for (const auto& item : json_->items()) {
     if (std::find(known.begin(), known.end(), item.key()) == known.end()) {
-      return Error(item.key(), "unknown field; this version does not know what it would do");
+      return absl::InvalidArgumentError(absl::StrCat(path_.empty() ? "the file" : path_, ": unknown field ",
+                                                     Excerpt(item.key()), "; what it would do is not known"));
     }
   }
   return absl::OkStatus();
@@ -148,8 +150,10 @@ std::string Excerpt(const json& value) {
   if (value.is_object())
     return value.contains("type") && value["type"].is_string() ? value["type"].dump() : "an object";
   if (value.is_array()) return "a list";
-  const std::string text = value.dump(-1, ' ', false, json::error_handler_t::replace);
-  return text.size() <= 80 ? text : absl::StrCat(text.substr(0, 80), "...");
+  const std::string text = value.dump();
+  size_t end = std::min(text.size(), kExcerptBytes);
+  while (end < text.size() && (text[end] & 0xC0) == 0x80) --end;  // not within a character
+  return end == text.size() ? text : absl::StrCat(text.substr(0, end), "...");
 }
 
 }  // namespace shoestring

@@ -127,7 +127,7 @@ void ExpectFaults(const std::vector<BadCase>& cases) {
 TEST(TokenizerJsonTest, RefusesFieldsOfTheFile) {
   ExpectFaults({
       {[](json& j) { j = json::array(); }, "the file: must be an object, is a list"},
-      {[](json& j) { j["extra"] = 1; }, "extra: unknown field"},
+      {[](json& j) { j["extra"] = 1; }, "the file: unknown field \"extra\""},
       {[](json& j) { j["version"] = "2.0"; }, "version: must be \"1.0\", is \"2.0\""},
       {[](json& j) { j["truncation"] = json::object(); }, "truncation: not supported, must be null"},
       {[](json& j) { j["padding"] = true; }, "padding: not supported, must be null; is true"},
@@ -145,7 +145,7 @@ TEST(TokenizerJsonTest, RefusesFieldsOfTheFile) {
        "post_processor.type: only \"ByteLevel\" is supported, is \"TemplateProcessing\""},
       {[](json& j) { j["decoder"] = nullptr; }, "decoder: is missing"},
       {[](json& j) { j["decoder"]["type"] = "WordPiece"; }, "decoder.type: only \"ByteLevel\""},
-      {[](json& j) { j["decoder"]["odd"] = 1; }, "decoder.odd: unknown field"},
+      {[](json& j) { j["decoder"]["odd"] = 1; }, "decoder: unknown field \"odd\""},
       {[](json& j) { j.erase("model"); }, "model: is missing"},
       {[](json& j) { j["model"] = 3; }, "model: must be an object, is 3"},
   });
@@ -175,7 +175,7 @@ TEST(TokenizerJsonTest, RefusesPreTokenizers) {
       {[at](json& j) {
          at(j)["pattern"] = {{"String", " "}};
        },
-       "pre_tokenizer.pretokenizers[1].pattern.String: unknown field"},
+       "pre_tokenizer.pretokenizers[1].pattern: unknown field \"String\""},
       {[at](json& j) { at(j)["pattern"]["Regex"] = 7; },
        "pre_tokenizer.pretokenizers[1].pattern.Regex: must be a string, is 7"},
       {[at](json& j) { at(j)["pattern"]["Regex"] = "(a"; }, "pre_tokenizer: Split 1: pattern does not compile"},
@@ -195,7 +195,7 @@ TEST(TokenizerJsonTest, RefusesModels) {
       {[](json& j) { j["model"]["end_of_word_suffix"] = "</w>"; }, "model.end_of_word_suffix: not supported"},
       {[](json& j) { j["model"]["byte_fallback"] = true; }, "model.byte_fallback: only false is supported"},
       {[](json& j) { j["model"]["ignore_merges"] = "yes"; }, "model.ignore_merges: must be true or false, is \"yes\""},
-      {[](json& j) { j["model"]["novel"] = 1; }, "model.novel: unknown field"},
+      {[](json& j) { j["model"]["novel"] = 1; }, "model: unknown field \"novel\""},
       {[](json& j) { j["model"]["vocab"] = json::array(); }, "model.vocab: must be an object, is a list"},
       {[](json& j) { j["model"]["vocab"].erase("a"); }, "model.vocab["},
       {[](json& j) { j["model"]["vocab"]["a"] = -4; }, "model.vocab[\"a\"]: -4 is not an id of a vocabulary of 265"},
@@ -269,6 +269,10 @@ TEST(TokenizerJsonTest, RefusesMalformedJson) {
   EXPECT_THAT(Fault(std::string(1000000, '[')), HasSubstr("unexpected end of input"));
   EXPECT_EQ(Fault(std::string(65, '[') + std::string(65, ']')), "nested deeper than 64");
   EXPECT_EQ(Fault(std::string(64, '[') + std::string(64, ']')), "the file: must be an object, is a list");
+  std::string umlauts;
+  for (int i = 0; i < 60; ++i) umlauts += "ü";
+  EXPECT_EQ(Fault("{\"version\": \"x" + umlauts + "\"}"),
+            "version: must be \"1.0\", is \"x" + umlauts.substr(0, 78) + "...");  // 80 bytes, whole characters
   const std::string good = MakeTokenizer(Spec()).ToJson();
   for (size_t size = 0; size < good.size() - 1; size += 997)
     EXPECT_THAT(Fault(good.substr(0, size)), HasSubstr("parse error"));
