@@ -4,6 +4,7 @@
 
 #include <cstring>
 
+#include "kernels/cpu/attention.h"
 #include "kernels/cpu/cpu_operations.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/thread_pool.h"
@@ -29,10 +30,28 @@ GemmCall MakeGemmCall(GemmLayout layout, const ConstView& a, const ConstView& b,
           .accumulate = accumulate};
 }
 
+CpuAttentionCall MakeAttentionCall(const AttentionArgs& args, const View& log_sum_exp) {
+  return {.shape = args.shape,
+          .dtype = args.q.dtype,
+          .scale = static_cast<float>(args.scale),
+          .q = args.q.data,
+          .q_ld = args.q.stride,
+          .kv = args.kv.data,
+          .kv_ld = args.kv.stride,
+          .k_rope = args.k_rope.data,
+          .k_rope_ld = args.k_rope.stride,
+          .first_visible = args.first_visible ? args.first_visible.as<int32_t>() : nullptr,
+          .out = nullptr,
+          .out_ld = 0,
+          .lse = log_sum_exp.as<float>(),
+          .lse_ld = log_sum_exp.stride};
+}
+
 class CpuBackend : public Backend {
  public:
   explicit CpuBackend(const CpuBackendOptions& options)
-      : pool_(options.threads, options.spin),
+      : isa_(options.isa),
+        pool_(options.threads, options.spin),
         scratch_(options.threads),
         cpu_{pool_, VectorOpsOf(options.isa), scratch_},
         gemm_(&pool_, options.isa) {}
@@ -41,7 +60,9 @@ class CpuBackend : public Backend {
   bool Supports(DType dtype) const override { return dtype != DType::kE4M3; }
   std::unique_ptr<Stream> MakeStream() override { return std::make_unique<CpuStream>(); }
   void Synchronize(Stream&) override {}  // every call has finished when it returned
-  int64_t AttentionWorkspaceBytes(const AttentionShape&, bool) const override { return 0; }
+  int64_t AttentionWorkspaceBytes(const AttentionShape& shape, bool backward) const override {
+    return CpuAttentionWorkspaceBytes(shape, isa_, pool_.threads(), backward);
+  }
 
  private:
   void DoZero(Stream&, View x) override { CpuZero(cpu_, x); }
@@ -113,15 +134,39 @@ class CpuBackend : public Backend {
   void DoAdamW(Stream&, const AdamWArgs& args) override { CpuAdamW(cpu_, args); }
   void DoEma(Stream&, ConstView weights, double decay, View ema) override { CpuEma(cpu_, weights, decay, ema); }
 
+  const Isa isa_;
   ThreadPool pool_;
   CpuScratch scratch_;
   CpuContext cpu_;
   CpuGemm gemm_;
 };
 
-void CpuBackend::DoAttentionForward(Stream&, const AttentionArgs&, View, View, View) { CHECK(false); }
-void CpuBackend::DoAttentionBackward(Stream&, const AttentionArgs&, const AttentionBackwardArgs&, View) {
-  CHECK(false);
+void CpuBackend::DoAttentionForward(Stream&, const AttentionArgs& args, View out, View log_sum_exp, View workspace) {
+  CpuAttentionCall call = MakeAttentionCall(args, log_sum_exp);
+  call.out = out.data;
+  call.out_ld = out.stride;
+  CpuAttentionForward(pool_, isa_, call, workspace.data);
+}
+
+void CpuBackend::DoAttentionBackward(Stream&, const AttentionArgs& args, const AttentionBackwardArgs& grads,
+                                     View workspace) {
+  // Backward only reads out and log_sum_exp; the call's pointers are mutable for forward's sake.
+  const auto writable = [](const ConstView& x) {
+    return View(const_cast<std::byte*>(x.data), x.dtype, x.rows, x.cols, x.stride);
+  };
+  CpuAttentionCall call = MakeAttentionCall(args, writable(grads.log_sum_exp));
+  call.out = writable(grads.out).data;
+  call.out_ld = grads.out.stride;
+  CpuAttentionBackward(pool_, isa_, call,
+                       {.d_out = grads.d_out.data,
+                        .d_out_ld = grads.d_out.stride,
+                        .d_q = grads.d_q.data,
+                        .d_q_ld = grads.d_q.stride,
+                        .d_kv = grads.d_kv.data,
+                        .d_kv_ld = grads.d_kv.stride,
+                        .d_k_rope = grads.d_k_rope.data,
+                        .d_k_rope_ld = grads.d_k_rope.stride},
+                       workspace.data);
 }
 
 }  // namespace
