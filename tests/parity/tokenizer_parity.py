@@ -4,8 +4,8 @@
 usage: tokenizer_parity.py TOOL CORPUS
 TOOL is the build's tests/data/tokenizer_parity_tool, CORPUS a UTF-8 text file.
 
-Trains both on the corpus and on a text of many scripts, compares vocabulary and merges, then encodes the same texts with
-both. Prints one line a comparison; exits 1 if any text differs for another reason than the age of the Unicode tables.
+Trains both on the corpus and on a text of many scripts, compares vocabulary and merges, then encodes the same texts
+with both. Prints one line a comparison; exits 1 if any text differs for another reason than the age of the Unicode tables.
 """
 
 import json
@@ -110,9 +110,8 @@ def compare(name, tool, path, texts, special=False):
     differ = [i for i in range(len(texts)) if a[i] != b[i]]
     known = [i for i in differ if recent(texts[i])]
     tokens = sum(map(len, a))
-    print(
-        f"{name}: {len(texts)} texts, {tokens} ids, {len(differ)} differ, of those {len(known)} by characters newer than Unicode 14"
-    )
+    print(f"{name}: {len(texts)} texts, {tokens} ids, {len(differ)} differ,", end=" ")
+    print(f"of those {len(known)} by characters newer than Unicode 14")
     for i in [i for i in differ if i not in set(known)][:5]:
         print("   ", [hex(ord(c)) for c in texts[i][:24]], a[i][:12], b[i][:12])
     return len(differ) - len(known)
