@@ -441,7 +441,7 @@ void Backend::AdamW(Stream& stream, const AdamWArgs& args) {
   const auto same_count = [&](const char* name, const ConstView& x, Types types) {
     check.Tensor(name, x, types, kAny, kAny);
     check.Contiguous(name, x);
-    check.Require(x.elements() == count, absl::StrCat(name, " must have as many elements as master"));
+    check.Require(x.elements() == count, "all tensors must have as many elements as master");
   };
   same_count("master", args.master, kF32);
   same_count("grad", args.grad, kF32);

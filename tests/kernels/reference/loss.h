@@ -21,9 +21,10 @@ inline double CrossEntropy(const Matrix& logits, int64_t row, int64_t target) {
   return target < 0 ? 0 : LogSumExp(logits, row) - logits.at(row, target);
 }
 
-inline double CrossEntropyGradient(const Matrix& logits, int64_t row, int64_t target, int64_t col) {
+// `log_sum_exp` is that of the row.
+inline double CrossEntropyGradient(const Matrix& logits, int64_t row, int64_t target, int64_t col, double log_sum_exp) {
   if (target < 0) return 0;
-  return std::exp(logits.at(row, col) - LogSumExp(logits, row)) - (col == target ? 1 : 0);
+  return std::exp(logits.at(row, col) - log_sum_exp) - (col == target ? 1 : 0);
 }
 
 struct AdamWState {
