@@ -5,7 +5,8 @@ usage: tokenizer_parity.py TOOL CORPUS
 TOOL is the build's tests/data/tokenizer_parity_tool, CORPUS a UTF-8 text file.
 
 Trains both on the corpus and on a text of many scripts, compares vocabulary and merges, then encodes the same texts
-with both. Prints one line a comparison; exits 1 if any text differs for another reason than the age of the Unicode tables.
+with both. Prints one line a comparison; exits 1 if any text differs for another reason than the age of the Unicode
+tables.
 """
 
 import json
