@@ -1,0 +1,203 @@
+// The model as a pipeline stage: a contiguous run of layers, with the embedding in the first stage and the heads and
+// MTP modules in the last. One rank has one stage that is both.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "parallel/expert_exchange.h"
+#include "parallel/stage.h"
+#include "trainer/model/block.h"
+#include "trainer/model/context.h"
+#include "trainer/model/embedding.h"
+#include "trainer/model/head.h"
+#include "trainer/model/mtp.h"
+#include "trainer/params.h"
+
+namespace shoestring {
+
+// Which part of the model a stage holds.
+struct StagePlacement {
+  int64_t first_layer = 0;
+  int64_t layer_count = 0;
+  bool first = true;  // holds the embedding
+  bool last = true;   // holds the MTP modules, the final norm and the head
+
+  static StagePlacement Whole(const ModelShape& shape) { return {0, shape.layers, true, true}; }
+};
+
+// Factors that make a step's gradient a mean over the global batch; known before the step from the config.
+struct LossScales {
+  double main = 0;     // 1 / tokens of the global batch
+  double mtp = 0;      // lambda / (D * tokens of the global batch), for each module
+  double balance = 0;  // alpha / sequences of the global batch; 0: no balance loss
+};
+
+// Where a step's sums go. All device memory belongs to the caller.
+struct StepAccumulators {
+  // [1, E] i64 each, accumulated; in the order of the routing biases in the parameter table. Layers that are not in
+  // this stage are not touched.
+  std::vector<View> expert_counts;
+  // [micro-batches, LossColumns(shape)] f64; a micro-batch assigns row lane * waves_per_lane + wave: column 0 the sum
+  // over tokens of the main cross-entropy, columns 1..D that of MTP module k (both not scaled; last stage only), the
+  // last column the sum of this stage's balance losses (scaled by LossScales::balance; 0 without).
+  View losses;
+  int64_t waves_per_lane = 0;
+};
+inline int64_t LossColumns(const ModelShape& shape) { return shape.mtp_depth + 2; }
+
+// Construct, Allocate, SetWeights; then for each step SetStep, and SetGradients before the weight gradients of a lane.
+// Nothing is allocated on the heap by Forward and the backwards. Runs unchanged on ShapeBackend with a measuring arena.
+class StageModel : public Stage {
+ public:
+  // All references but `table` must outlive the model. `exchange` is made for MakeExchangeShape(shape). `arena` is
+  // where everything is allocated, scratch too.
+  StageModel(Backend& backend, Stream& stream, Arena& arena, const ModelShape& shape,
+             const std::vector<Parameter>& table, const StagePlacement& placement, const RecomputeOptions& recompute,
+             const ExpertExchange& exchange);
+  StageModel(const StageModel&) = delete;
+  StageModel& operator=(const StageModel&) = delete;
+
+  // Tables, workspaces, `slots` live micro-batches, and room for the pending weight gradients of `pending_slots` of
+  // them (1 when each input gradient is followed by its weight gradient). Once, before anything runs.
+  void Allocate(int slots, int pending_slots);
+
+  // One view a parameter, in table order and shape [stack * rows, cols]: act copies, f32 masters where the table says
+  // compute_copy = false (gains, routing biases). Views of parameters that are not in this stage may be empty.
+  void SetWeights(const std::vector<View>& weights);
+  // [parameter of the table][use], f32, shapes as weights: the accumulators of one lane (GradientSet::views). Those of
+  // other stages, and all of routing biases, may be absent. Swapped before the weight gradients of another lane.
+  void SetGradients(const std::vector<std::vector<View>>& gradients);
+  // For all micro-batches of a step.
+  void SetStep(const LossScales& scales, const StepAccumulators& accumulators);
+
+  void Forward(MicroBatchId id, const MicroBatchTokens& tokens, int slot, ConstView input, View output) override;
+  void BackwardInput(MicroBatchId id, const MicroBatchTokens& tokens, int slot, ConstView d_output,
+                     View d_input) override;
+  void BackwardWeight(MicroBatchId id, const MicroBatchTokens& tokens, int slot) override;
+
+  // Forward only, of a stage that is the whole model; leaves gradients, counts and losses alone, overwrites the slot.
+  // loss [1, T] f32: the main model's cross-entropy of each token.
+  void EvaluateLoss(const MicroBatchTokens& tokens, int slot, View loss);
+  // logits [1, V] f32 of one token of the micro-batch; for generation.
+  void Logits(const MicroBatchTokens& tokens, int slot, int64_t row, View logits);
+
+  const ModelShape& shape() const { return shape_; }
+  const StagePlacement& placement() const { return placement_; }
+  // Parameters of this stage, as indices into the table, each once.
+  const std::vector<int>& parameters() const { return parameters_; }
+  // Of one micro-batch in this stage, all layers together.
+  OperationCost Cost() const;
+
+ private:
+  // One MTP module; block and head as in the main model.
+  struct MtpWeights {
+    MtpJoinWeights join;
+    BlockWeights block;
+    HeadWeights head;
+  };
+  struct Weights {
+    View embedding;
+    std::vector<BlockWeights> blocks;
+    std::vector<MtpWeights> mtp;
+    HeadWeights head;
+  };
+  struct MtpSaved {
+    MtpJoinSaved join;
+    BlockSaved block;
+    HeadSaved head;
+  };
+  struct Slot {
+    std::vector<BlockSaved> blocks;
+    HeadSaved head;  // last stage
+    std::vector<MtpSaved> mtp;
+    int pending = -1;  // index into pending_, between input and weight gradient
+  };
+  struct MtpPending {
+    MtpJoinPending join;
+    BlockPending block;
+    HeadPending head;
+  };
+  struct PendingSlot {
+    EmbeddingPending embedding;  // first stage
+    std::vector<BlockPending> blocks;
+    HeadPending head;  // last stage
+    std::vector<MtpPending> mtp;
+    bool taken = false;
+  };
+  // What one action carries from layer to layer.
+  struct Action {
+    LayerContext ctx;
+    const MicroBatchTokens& tokens;
+    Slot& slot;
+    bool training;      // false: nothing is counted that a step would see
+    View balance_loss;  // [1, MoE blocks * sequences] f32, scratch; empty without balance loss
+  };
+  // A block of this stage: main layers first, then those of the MTP modules.
+  struct BlockInfo {
+    bool is_moe = false;
+    int moe_index = 0;        // among this stage's blocks with experts
+    int64_t bias_index = -1;  // among the table's routing biases
+    std::string prefix;       // of its parameters' names
+  };
+  struct Binding {
+    int64_t parameter;
+    int use;
+    View* view;  // in weights_ or gradients_
+  };
+
+  void ListBlocks();
+  void Bind(const std::vector<Parameter>& table);
+  void VisitWeights(Weights& weights, WeightVisitor visit) const;
+  Slot AllocateSlot();
+  PendingSlot AllocatePendingSlot();
+
+  Action MakeAction(const MicroBatchTokens& tokens, int slot, bool training);
+  int64_t main_blocks() const { return placement_.layer_count; }
+  const BlockWeights& WeightsOf(const Weights& weights, int64_t block) const;
+  const BlockSaved& SavedOf(const Slot& slot, int64_t block) const;
+  const BlockPending& PendingOf(const PendingSlot& pending, int64_t block) const;
+  BlockRun Run(const Action& action, int64_t block, const BlockWorkspace& workspace) const;
+  // Where the input of main block `block` is kept, and where its gradient goes; past the last block: of the head, or
+  // of the next stage.
+  View InputPlace(const Slot& slot, int64_t block, View output) const;
+  View InputGradientPlace(const PendingSlot& pending, int64_t block, View d_input) const;
+  // The hidden state that MTP module `module` (from 0) joins.
+  View HiddenBefore(const Slot& slot, int64_t module) const;
+  PendingSlot& TakePending(Slot& slot);
+
+  void ForwardMain(const Action& action, ConstView input, View output);
+  void ForwardBlock(const Action& action, int64_t block, View out);
+  void ForwardHeads(const Action& action, View token_loss, View losses);
+  void BackwardHeads(const Action& action, const PendingSlot& pending, View d_hidden);
+  void BackwardBlock(const Action& action, const PendingSlot& pending, int64_t block, View dx);
+  void EvaluateMain(const Action& action);
+
+  Backend& backend_;
+  Stream& stream_;
+  Arena& arena_;
+  const ModelShape shape_;
+  const StagePlacement placement_;
+  const RecomputeOptions recompute_;
+  const ExpertExchange& exchange_;
+  const double softmax_scale_;
+
+  std::vector<BlockInfo> blocks_;
+  int moe_blocks_ = 0;
+  Weights weights_;
+  Weights gradients_;
+  std::vector<Binding> weight_bindings_;
+  std::vector<Binding> gradient_bindings_;
+  std::vector<int> parameters_;
+
+  RopeTable rope_;
+  BlockWorkspace forward_workspace_;
+  BlockWorkspace backward_workspace_;
+  View unseen_counts_;  // [1, E] i64: where evaluation counts
+  std::vector<Slot> slots_;
+  std::vector<PendingSlot> pending_;
+  LossScales scales_;
+  StepAccumulators accumulators_;
+};
+
+}  // namespace shoestring
