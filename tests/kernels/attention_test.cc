@@ -189,7 +189,7 @@ std::vector<Case> AllCases() {
         }
         cases.push_back({isa, dtype, 1, 65, 2, 128, 64, 128, documents, tolerance});
         cases.push_back({isa, dtype, 2, 33, 2, 5, 3, 7, documents, tolerance});     // odd widths
-        cases.push_back({isa, dtype, 1, 800, 1, 16, 8, 16, documents, tolerance});  // several blocks of keys
+        cases.push_back({isa, dtype, 1, 400, 1, 16, 8, 16, documents, tolerance});  // several blocks of keys
         cases.push_back({isa, dtype, 70, 5, 2, 16, 8, 16, documents, tolerance});   // several waves of tasks
       }
     }

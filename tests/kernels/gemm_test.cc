@@ -126,10 +126,10 @@ TEST_P(GemmTest, AgreesWithFloat64OnOddShapes) {
 TEST_P(GemmTest, SeveralTasksAndBlocksOfAllKinds) {
   ThreadPool pool(2);
   CpuGemm gemm(&pool, GetParam().isa);
-  Product p = Make(300, 530, 800);
+  Product p = Make(512, 530, 800);
   gemm.Run(p.Call());
-  for (int64_t i = 0; i < p.m; i += 7) {
-    for (int64_t j = 0; j < p.n; j += 11) {
+  for (int64_t i = 0; i < p.m; i += 61) {
+    for (int64_t j = 0; j < p.n; j += 37) {
       const auto want = reference::GemmElement(p.layout, p.k, p.a.Row(0), p.a.ld, p.b.Row(0), p.b.ld, p.a.dtype, i, j);
       ASSERT_NO_FATAL_FAILURE(ExpectNear(p.c.At(i, j), 0, want, p.k, p.c.dtype, "large"));
     }
