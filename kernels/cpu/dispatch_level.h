@@ -12,16 +12,24 @@ inline void CombineToken(const CombineLoop& loop, int64_t token) {
   const int32_t* experts = loop.experts + token * loop.experts_stride;
   const T* base = loop.base.data != nullptr ? RowOf<T>(loop.base, token) : nullptr;
   T* out = RowOf<T>(loop.out, token);
+  // Found once a token: where each slot's row lies, and whether it opens a new routing group.
+  const T* row_of[kMaxCombinedSlots];
+  bool opens[kMaxCombinedSlots];
+  for (int64_t k = 0; k < loop.chosen; ++k) {
+    row_of[k] = RowOf<T>(loop.y, rows[k]);
+    opens[k] = k > 0 && experts[k] / loop.experts_per_group != experts[k - 1] / loop.experts_per_group;
+  }
   ForLanes(loop.cols, [&](int64_t j, auto n) {
     F32x16 total = Zero();
-    for (int64_t k = 0; k < loop.chosen;) {
-      const int64_t group = experts[k] / loop.experts_per_group;
-      F32x16 sum = LoadFrom(RowOf<T>(loop.y, rows[k]) + j, n);
-      for (++k; k < loop.chosen && experts[k] / loop.experts_per_group == group; ++k) {
-        sum = sum + LoadFrom(RowOf<T>(loop.y, rows[k]) + j, n);
+    F32x16 group = Zero();
+    for (int64_t k = 0; k < loop.chosen; ++k) {
+      if (opens[k]) {
+        total = total + RoundAs(out, group);
+        group = Zero();
       }
-      total = total + RoundAs(out, sum);
+      group = group + LoadFrom(row_of[k] + j, n);
     }
+    total = total + RoundAs(out, group);
     if (base != nullptr) total = total + LoadFrom(base + j, n);
     StoreTo(out + j, total, n);
   });

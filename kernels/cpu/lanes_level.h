@@ -22,6 +22,22 @@ inline void ForLanes(int64_t cols, Body body) {
   if (j < cols) body(j, static_cast<int>(cols - j));
 }
 
+// The sum over [0, cols) of what `add(column, n, sum)` adds to `sum`, in four interleaved chains: one chain would wait
+// for each addition. The order depends on cols alone.
+template <typename Add>
+inline F32x16 SumLanes(int64_t cols, Add add) {
+  constexpr int kChains = 4;
+  F32x16 sums[kChains] = {Zero(), Zero(), Zero(), Zero()};
+  int64_t j = 0;
+  for (; j + kChains * kLanes <= cols; j += kChains * kLanes) {
+#pragma GCC unroll 4
+    for (int chain = 0; chain < kChains; ++chain) sums[chain] = add(j + chain * kLanes, Full{}, sums[chain]);
+  }
+  for (; j + kLanes <= cols; j += kLanes) sums[0] = add(j, Full{}, sums[0]);
+  if (j < cols) sums[0] = add(j, static_cast<int>(cols - j), sums[0]);
+  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+}
+
 inline F32x16 LoadFrom(const float* p, int n) { return LoadN(p, n); }
 inline F32x16 LoadFrom(const uint16_t* p, int n) { return LoadBf16N(p, n); }
 inline void StoreTo(float* p, F32x16 a, int n) { StoreN(p, a, n); }

@@ -12,9 +12,9 @@ inline double SumOfExp(const float* x, float highest, int64_t cols) {
   const F32x16 shift = Broadcast(highest);
   double total = 0;
   for (int64_t block = 0; block < cols; block += kBlock) {
-    F32x16 sums = Zero();
-    ForLanes(cols - block < kBlock ? cols - block : kBlock,
-             [&](int64_t j, auto n) { sums = sums + Select(FirstN(n), Exp(LoadN(x + block + j, n) - shift), Zero()); });
+    const F32x16 sums = SumLanes(cols - block < kBlock ? cols - block : kBlock, [&](int64_t j, auto n, F32x16 chain) {
+      return chain + Select(FirstN(n), Exp(LoadN(x + block + j, n) - shift), Zero());
+    });
     total += static_cast<double>(ReduceAdd(sums));
   }
   return total;

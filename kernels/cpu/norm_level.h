@@ -13,17 +13,17 @@ inline void RmsNormRow(const RmsNormLoop& loop, int64_t row) {
   if (loop.delta.data != nullptr) {
     const T* delta = RowOf<T>(loop.delta, row);
     T* sum = RowOf<T>(loop.sum, row);
-    ForLanes(loop.cols, [&](int64_t j, auto n) {
+    squares = SumLanes(loop.cols, [&](int64_t j, auto n, F32x16 chain) {
       // The sum is rounded first: what is normalised is what the residual stream holds.
       const F32x16 v = RoundAs(x, LoadFrom(x + j, n) + LoadFrom(delta + j, n));
       StoreTo(sum + j, v, n);
-      squares = Fma(v, v, squares);
+      return Fma(v, v, chain);
     });
     x = sum;
   } else {
-    ForLanes(loop.cols, [&](int64_t j, auto n) {
+    squares = SumLanes(loop.cols, [&](int64_t j, auto n, F32x16 chain) {
       const F32x16 v = LoadFrom(x + j, n);
-      squares = Fma(v, v, squares);
+      return Fma(v, v, chain);
     });
   }
   const double mean = static_cast<double>(ReduceAdd(squares)) / static_cast<double>(loop.cols);
@@ -49,9 +49,8 @@ inline void RmsNormBackwardInputRow(const RmsNormBackwardInputLoop& loop, int64_
   const T* dy = RowOf<T>(loop.dy, row);
   const T* add = loop.add.data != nullptr ? RowOf<T>(loop.add, row) : nullptr;
   T* dx = RowOf<T>(loop.dx, row);
-  F32x16 products = Zero();
-  ForLanes(loop.cols, [&](int64_t j, auto n) {
-    products = Fma(LoadEither(loop.gain, 0, j, n) * LoadFrom(dy + j, n), LoadFrom(x + j, n), products);
+  const F32x16 products = SumLanes(loop.cols, [&](int64_t j, auto n, F32x16 chain) {
+    return Fma(LoadEither(loop.gain, 0, j, n) * LoadFrom(dy + j, n), LoadFrom(x + j, n), chain);
   });
   const float inverse = loop.inverse_rms[row];
   const double r = inverse;
