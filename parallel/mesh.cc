@@ -10,15 +10,15 @@
 namespace shoestring {
 namespace {
 
-StagePlacement PlacementOf(const config::LayoutConfig& layout) {
+StageOrder OrderOf(const config::LayoutConfig& layout) {
   switch (layout.schedule_case()) {
     case config::LayoutConfig::kZbV:
     case config::LayoutConfig::kDualpipeV:
-      return StagePlacement::kV;
+      return StageOrder::kV;
     case config::LayoutConfig::kDualpipe:
-      return StagePlacement::kMirror;
+      return StageOrder::kMirror;
     default:
-      return StagePlacement::kLoop;
+      return StageOrder::kLoop;
   }
 }
 
@@ -49,7 +49,7 @@ absl::StatusOr<Mesh> Mesh::Create(const config::LayoutConfig& layout) {
   mesh.data_ranks_ = layout.data_ranks();
   mesh.expert_ranks_ = layout.expert_ranks();
   mesh.stages_ = layout.stages();
-  mesh.placement_ = PlacementOf(layout);
+  mesh.stage_order_ = OrderOf(layout);
   if (mesh.pipeline_ranks_ < 1 || mesh.data_ranks_ < 1 || mesh.expert_ranks_ < 1) {
     return absl::InvalidArgumentError("layout: pipeline_ranks, data_ranks and expert_ranks must be at least 1");
   }
@@ -119,12 +119,12 @@ int Mesh::StagePosition(StageId stage, Direction direction) const {
   CHECK_GE(stage.value, 0);
   CHECK_LT(stage.value, stages_);
   CHECK_LT(direction.value, directions());
-  switch (placement_) {
-    case StagePlacement::kLoop:
+  switch (stage_order_) {
+    case StageOrder::kLoop:
       return stage.value % pipeline_ranks_;
-    case StagePlacement::kV:
+    case StageOrder::kV:
       return std::min(stage.value, 2 * pipeline_ranks_ - 1 - stage.value);
-    case StagePlacement::kMirror:
+    case StageOrder::kMirror:
       return direction.value == 0 ? stage.value : pipeline_ranks_ - 1 - stage.value;
   }
   return 0;

@@ -44,7 +44,7 @@ struct RankGroup {
 };
 
 // Which pipeline position holds a stage.
-enum class StagePlacement {
+enum class StageOrder {
   kLoop,    // stage s at position s mod P (one stage a rank when S = P)
   kV,       // down the positions and back: s, then 2P - 1 - s
   kMirror,  // DualPipe: position p holds stage p of direction 0 and stage P - 1 - p, where direction 1 meets it
@@ -63,8 +63,8 @@ class Mesh {
   int data_ranks() const { return data_ranks_; }
   int expert_ranks() const { return expert_ranks_; }
   int stages() const { return stages_; }
-  int directions() const { return placement_ == StagePlacement::kMirror ? 2 : 1; }
-  StagePlacement placement() const { return placement_; }
+  int directions() const { return stage_order_ == StageOrder::kMirror ? 2 : 1; }
+  StageOrder stage_order() const { return stage_order_; }
 
   Rank RankAt(int position, int data_index) const;
   int PositionOf(Rank rank) const;
@@ -93,7 +93,7 @@ class Mesh {
   int data_ranks_ = 1;
   int expert_ranks_ = 1;
   int stages_ = 1;
-  StagePlacement placement_ = StagePlacement::kLoop;
+  StageOrder stage_order_ = StageOrder::kLoop;
 };
 
 }  // namespace shoestring

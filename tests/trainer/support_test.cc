@@ -1,0 +1,59 @@
+// What this build refuses, each with reason and remedy.
+#include "trainer/support.h"
+
+#include "base/check.h"
+#include "gmock/gmock.h"
+#include "google/protobuf/text_format.h"
+#include "gtest/gtest.h"
+
+namespace shoestring {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+config::RunConfig Config(const std::string& more) {
+  config::RunConfig config;
+  const std::string base = R"(
+    model { moe { routed_experts: 4 } } precision { mode: BF16 }
+    train { lanes: 2 expert_lanes: 1 reduction: CANONICAL phase { sequence_length: 8 micro_batch: 1 } } )";
+  CHECK(google::protobuf::TextFormat::ParseFromString(base, &config));
+  config::RunConfig changes;
+  CHECK(google::protobuf::TextFormat::ParseFromString(more, &changes));
+  config.MergeFrom(changes);
+  return config;
+}
+
+TEST(SupportTest, OneCpuRankRuns) {
+  EXPECT_THAT(FindUnsupported(Config("")), IsEmpty());
+  EXPECT_THAT(FindUnsupported(Config("precision { mode: FP32 } layout { one_f_one_b {} }")), IsEmpty());
+  EXPECT_EQ(CheckSupported(Config("")), absl::OkStatus());
+}
+
+TEST(SupportTest, EachRefusalNamesFieldReasonAndRemedy) {
+  EXPECT_THAT(FindUnsupported(Config("precision { mode: FP8 }")), ElementsAre(HasSubstr("precision.mode=BF16")));
+  EXPECT_THAT(FindUnsupported(Config("layout { device: CUDA }")), ElementsAre(HasSubstr("layout.device=CPU")));
+  EXPECT_THAT(FindUnsupported(Config("layout { data_ranks: 4 }")), ElementsAre(HasSubstr("layout: 4 ranks")));
+  EXPECT_THAT(FindUnsupported(Config("layout { gpipe {} }")), ElementsAre(HasSubstr("layout.one_f_one_b={}")));
+  EXPECT_THAT(FindUnsupported(Config("layout { stages: 2 }")), ElementsAre(HasSubstr("layout.stages=1")));
+  EXPECT_THAT(FindUnsupported(Config("train { reduction: FAST }")), ElementsAre(HasSubstr("CANONICAL")));
+  EXPECT_THAT(FindUnsupported(Config("train { expert_lanes: 2 }")), ElementsAre(HasSubstr("train.expert_lanes=1")));
+}
+
+TEST(SupportTest, PhasesAreCheckedToo) {
+  EXPECT_THAT(FindUnsupported(Config("train { phase { layout { data_ranks: 2 } } }")),
+              ElementsAre(HasSubstr("train.phase[1].layout: 2 ranks")));
+  EXPECT_THAT(FindUnsupported(Config("train { phase { expert_lanes: 2 } }")),
+              ElementsAre(HasSubstr("train.phase[1].expert_lanes=1")));
+}
+
+TEST(SupportTest, AllProblemsAreReportedAtOnce) {
+  const absl::Status status = CheckSupported(Config("precision { mode: FP8 } layout { device: CUDA }"));
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(status.message(), HasSubstr("FP8"));
+  EXPECT_THAT(status.message(), HasSubstr("\nlayout.device"));
+}
+
+}  // namespace
+}  // namespace shoestring
