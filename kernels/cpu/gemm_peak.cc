@@ -9,7 +9,8 @@
 namespace shoestring {
 namespace {
 
-constexpr int64_t kM = 2048, kN = 2048, kK = 1024;
+// Short enough (about 10 ms a core) that some rounds pass undisturbed on a shared machine.
+constexpr int64_t kM = 1024, kN = 1024, kK = 1024;
 
 double BestRate(CpuGemm& gemm, DType dtype, int rounds) {
   // Small numbers whose sums stay finite; the rate does not depend on the values.

@@ -12,6 +12,6 @@ struct GemmPeak {
 
 // Runs a 2048 x 2048 x 1024 product with all threads of the pool: the best of `rounds`. Takes about 0.1 s a round and
 // dtype, and 32 MB while it runs; call it before or after training, not inside a step.
-GemmPeak MeasureGemmPeak(CpuGemm& gemm, int rounds = 5);
+GemmPeak MeasureGemmPeak(CpuGemm& gemm, int rounds = 20);
 
 }  // namespace shoestring
