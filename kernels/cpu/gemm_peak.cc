@@ -9,8 +9,8 @@
 namespace shoestring {
 namespace {
 
-// Short enough (about 10 ms a core) that some rounds pass undisturbed on a shared machine.
-constexpr int64_t kM = 1024, kN = 1024, kK = 1024;
+// Short enough (about 3 ms on one core) that some rounds pass undisturbed on a shared machine.
+constexpr int64_t kM = 1024, kN = 512, kK = 512;
 
 double BestRate(CpuGemm& gemm, DType dtype, int rounds) {
   // Small numbers whose sums stay finite; the rate does not depend on the values.
