@@ -226,6 +226,7 @@ void TrainStep::ReadLoads(StepResult& result) {
     result.max_over_mean_load[i] = MaxOverMean(host_counts_[i]);
     sum += result.max_over_mean_load[i];
   }
+  result.expert_counts = host_counts_;  // of the same sizes after the first step: nothing is allocated
   result.mean_max_over_mean_load = layers > 0 ? sum / static_cast<double>(layers) : 0.0;
 }
 

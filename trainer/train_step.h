@@ -33,18 +33,19 @@ struct StepTimes {
 };
 
 struct StepResult {
-  StepPlan plan;                           // sizes, learning rate, bias speed, MTP weight of the step
-  RunPosition position;                    // after the step
-  double loss = 0;                         // cross-entropy of the main model, nats a token of the global batch
-  double loss_mtp = 0;                     // mean over MTP modules, nats a token, not weighted
-  double loss_balance = 0;                 // as it enters the gradient
-  double grad_norm = 0;                    // before clipping
-  double grad_scale = 1;                   // by clipping
-  std::vector<int> moe_layers;             // layer number of each entry below; MTP module k is layers + k
-  std::vector<double> max_over_mean_load;  // of the step's global batch
-  double mean_max_over_mean_load = 0;      // over those layers; 0 without experts
-  double bias_abs_max = 0;                 // largest routing bias after the step
-  WorkCounters work;                       // of forward and backward
+  StepPlan plan;                                    // sizes, learning rate, bias speed, MTP weight of the step
+  RunPosition position;                             // after the step
+  double loss = 0;                                  // cross-entropy of the main model, nats a token of the global batch
+  double loss_mtp = 0;                              // mean over MTP modules, nats a token, not weighted
+  double loss_balance = 0;                          // as it enters the gradient
+  double grad_norm = 0;                             // before clipping
+  double grad_scale = 1;                            // by clipping
+  std::vector<int> moe_layers;                      // layer number of each entry below; MTP module k is layers + k
+  std::vector<double> max_over_mean_load;           // of the step's global batch
+  std::vector<std::vector<int64_t>> expert_counts;  // of each of those layers: tokens that chose each expert
+  double mean_max_over_mean_load = 0;               // over those layers; 0 without experts
+  double bias_abs_max = 0;                          // largest routing bias after the step
+  WorkCounters work;                                // of forward and backward
   StepTimes times;
 
   double total_loss() const { return loss + plan.mtp_weight * loss_mtp + loss_balance; }
