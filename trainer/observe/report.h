@@ -1,0 +1,20 @@
+// report.html: one file without script or network that shows a run.
+#pragma once
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "base/file_system.h"
+#include "trainer/observe/step_metrics.h"
+#include "trainer/observe/summary.h"
+
+namespace shoestring {
+
+// The page, from what lies in a run directory.
+std::string RenderReport(const Summary& summary, const MetricsFile& metrics);
+
+// Reads RUN_DIR/metrics.jsonl and RUN_DIR/summary.json, writes RUN_DIR/report.html. Can be called again at any time,
+// also while the run is under way or after it died.
+absl::Status WriteReport(FileSystem& fs, const std::string& run_dir);
+
+}  // namespace shoestring

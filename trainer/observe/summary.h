@@ -1,0 +1,75 @@
+// summary.json: how a run ended, what it reached, and what a report needs besides the metrics.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/clock.h"
+#include "base/file_system.h"
+#include "trainer/observe/metrics_sink.h"
+#include "trainer/observe/run_facts.h"
+
+namespace shoestring {
+
+struct Summary {
+  std::string name;
+  std::string device;
+  std::string exit_reason = "running";  // see RunEnd
+  int64_t generation = 0;
+  int64_t steps = 0;
+  int64_t total_steps = 0;
+  double tokens = 0;
+  double wall_time_s = 0;     // of all starts of the run; time that a crash threw away is not in it
+  double tokens_per_sec = 0;  // mean over the steps of the last start, validation and checkpoints not counted
+  double cpu_hours = 0;
+  double peak_gflops_per_rank = 0;  // 0: unknown
+  double gemm_peak_share = 0;       // mean over those steps; 0: unknown
+  std::optional<double> final_loss, final_val_loss, final_val_bits_per_byte, best_val_loss;
+  std::optional<double> mean_max_over_mean_load;  // over the last 100 steps
+  std::optional<double> mem_peak_gib;
+  TimeBreakdown time;      // of those steps; all zero if the backend was not timed
+  double step_time_s = 0;  // of those steps: what `time` is a share of
+  std::string numerics_hash, run_hash;
+  std::string parameters, memory_table, data_table, config_text;
+  ExpertLoads loads;   // of the last step
+  std::string sample;  // text that the model wrote, if any
+};
+
+std::string ToJson(const Summary& summary);
+absl::StatusOr<Summary> ParseSummary(absl::string_view json);
+absl::StatusOr<Summary> ReadSummary(FileSystem& fs, const std::string& run_dir);
+// Adds a sample of text to the summary.json of a run.
+absl::Status AddSample(FileSystem& fs, const std::string& run_dir, const std::string& sample);
+
+// Writes summary.json at the start (exit reason "running") and durably at the end.
+class SummaryWriter final : public MetricsSink {
+ public:
+  // `last_row`: of the metrics so far, from which totals continue. `fs` and `clock` must outlive this object.
+  static absl::StatusOr<std::unique_ptr<SummaryWriter>> Open(FileSystem& fs, const std::string& run_dir,
+                                                             const RunFacts& facts,
+                                                             const std::optional<StepMetrics>& last_row, Clock& clock);
+
+  absl::Status OnRow(const StepMetrics& row) override;
+  void OnLoads(const ExpertLoads& loads) override;
+  absl::Status OnEnd(const RunEnd& end) override;
+
+ private:
+  SummaryWriter(FileSystem& fs, const std::string& run_dir, Clock& clock) : fs_(fs), run_dir_(run_dir), clock_(clock) {}
+
+  FileSystem& fs_;
+  const std::string run_dir_;
+  Clock& clock_;
+  double start_s_ = 0;
+  double earlier_wall_s_ = 0;
+  double step_tokens_ = 0;  // of the steps of this start
+  double peak_share_sum_ = 0;
+  int64_t peak_share_count_ = 0;
+  std::vector<double> recent_loads_;  // ring
+  size_t next_load_ = 0;
+  Summary summary_;
+};
+
+}  // namespace shoestring
