@@ -80,6 +80,7 @@ class Trainer {
   // Of the arena, by purpose: what was measured, and is all that is taken.
   const std::string& memory_table() const { return memory_table_; }
   int64_t arena_bytes() const { return memory_.size_bytes(); }
+  int64_t arena_high_water_bytes() const { return arena_.high_water_bytes(); }
 
   // Everything until the run is over or stopped.
   absl::StatusOr<StopReason> Run();

@@ -2,6 +2,7 @@
 #include "trainer/accumulate.h"
 
 #include <cmath>
+#include <cstring>
 #include <memory>
 #include <string>
 
@@ -9,6 +10,7 @@
 #include "base/rng.h"
 #include "gtest/gtest.h"
 #include "kernels/cpu/cpu_backend.h"
+#include "trainer/memory_block.h"
 
 namespace shoestring {
 namespace {
@@ -97,7 +99,7 @@ class GradientSumTest : public testing::TestWithParam<std::pair<int64_t, int64_t
                                    Make("head", 1, 6, 3, 3)};
   std::unique_ptr<Backend> backend_ = MakeCpuBackend({});
   std::unique_ptr<Stream> stream_ = backend_->MakeStream();
-  std::vector<std::byte> memory_ = std::vector<std::byte>(1 << 20, std::byte{0x7f});  // rubbish that a sum would show
+  MemoryBlock memory_ = *MemoryBlock::Map(1 << 20);
   Rng rng_{7, RngPurpose::kTest, 3};
 
   // The gradient of element e of (parameter p, use u) in a micro-batch; sizes far apart, so that order shows.
@@ -135,7 +137,8 @@ class GradientSumTest : public testing::TestWithParam<std::pair<int64_t, int64_t
 
 TEST_P(GradientSumTest, GivesTheDocumentedSumBitForBit) {
   const auto [lanes, waves] = GetParam();
-  Arena arena(memory_.data(), static_cast<int64_t>(memory_.size()));
+  std::memset(memory_.data(), 0x7f, memory_.size_bytes());  // rubbish that a sum would show
+  Arena arena(memory_.data(), memory_.size_bytes());
   GradientSum sum(*backend_, *stream_, arena, table_, lanes);
   for (int step = 0; step < 2; ++step) {  // the second step must not see the first
     for (int64_t lane = 0; lane < lanes; ++lane) {
@@ -174,7 +177,8 @@ INSTANTIATE_TEST_SUITE_P(LanesByWaves, GradientSumTest,
                          [](const auto& info) { return absl::StrCat(info.param.first, "x", info.param.second); });
 
 TEST_F(GradientSumTest, AccumulatorsStartAtPositiveZero) {
-  Arena arena(memory_.data(), static_cast<int64_t>(memory_.size()));
+  std::memset(memory_.data(), 0x7f, memory_.size_bytes());  // rubbish that a sum would show
+  Arena arena(memory_.data(), memory_.size_bytes());
   GradientSum sum(*backend_, *stream_, arena, table_, 1);
   const GradientSet& set = sum.BeginLane();
   float x = *set.of(0).as<float>();
