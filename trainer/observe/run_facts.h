@@ -30,6 +30,9 @@ struct RunFacts {
   std::string data_table;    // text; what it is trained on, may be empty
 };
 
+// The step this start will end with, if nothing stops it.
+int64_t LastStep(const RunFacts& facts);
+
 // All that follows from the config and its schedule; the caller adds generation, resumed_step, stop_step, threads,
 // peak, memory_table and data_table.
 RunFacts FactsOf(const config::RunConfig& config, const Schedule& schedule);

@@ -36,6 +36,7 @@ class RunObserver final : public TrainObserver {
   static absl::StatusOr<std::unique_ptr<RunObserver>> Open(FileSystem& fs, Clock& clock, const RunFacts& facts,
                                                            const ObserveOptions& options);
 
+  absl::Status OnStart(const TrainState& state) override;
   absl::Status OnStep(const StepResult& result) override;
   absl::Status OnValidation(const ValidationResult& result) override;
   absl::Status OnCheckpointDue(const TrainState& state) override;
@@ -49,6 +50,7 @@ class RunObserver final : public TrainObserver {
 
   StepMetrics RowOf(const StepResult& result);
   void AddRates(const StepResult& result, StepMetrics& row) const;
+  void AddProgress(StepMetrics& row);
   absl::Status Emit(const StepMetrics& row);
   absl::Status EmitPending();
   bool ValidationFollows(int64_t step) const;
@@ -59,7 +61,9 @@ class RunObserver final : public TrainObserver {
   std::vector<std::unique_ptr<MetricsSink>> sinks_;
   const double start_s_;
   double previous_s_;
+  double earlier_s_ = 0;  // of earlier starts
   double earlier_hours_ = 0;
+  double skipped_steps_ = 0;   // of earlier starts; this trainer skips none: it stops instead
   double seconds_a_step_ = 0;  // smoothed, everything included
   TimeBreakdown previous_time_;
   ExpertLoads loads_;

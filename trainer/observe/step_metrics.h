@@ -28,7 +28,7 @@ struct StepMetrics {
   std::optional<double> tokens_per_sec, tokens_per_sec_per_rank, tflops_per_rank, gemm_flops_share, gemm_peak_share;
   std::optional<double> mem_peak_gib;
   std::optional<double> max_over_mean_load, bias_abs_max, dropped;
-  std::optional<double> skipped_steps_total, cpu_hours, eta_s;
+  std::optional<double> skipped_steps_total, elapsed_s, cpu_hours, eta_s;  // elapsed_s: of all starts of the run
 
   std::vector<int> moe_layers;        // layer number of each entry of layer_loads
   std::vector<double> layer_loads;    // max over mean of the expert loads of a layer

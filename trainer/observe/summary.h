@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -64,9 +66,8 @@ class SummaryWriter final : public MetricsSink {
   Clock& clock_;
   double start_s_ = 0;
   double earlier_wall_s_ = 0;
-  double step_tokens_ = 0;  // of the steps of this start
-  double peak_share_sum_ = 0;
-  int64_t peak_share_count_ = 0;
+  double step_tokens_ = 0;            // of the steps of this start
+  double peak_share_time_ = 0;        // share of the peak, times the seconds it was held
   std::vector<double> recent_loads_;  // ring
   size_t next_load_ = 0;
   Summary summary_;

@@ -1,0 +1,236 @@
+// The summary as JSON, and its upkeep while a run goes on.
+#include "trainer/observe/summary.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "nlohmann/json.hpp"
+
+namespace shoestring {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr size_t kRecentSteps = 100;
+
+std::string PathIn(const std::string& run_dir) { return JoinPath(run_dir, "summary.json"); }
+
+// Each field of a kind, once: key and member.
+template <typename T>
+struct Field {
+  const char* key;
+  T Summary::*member;
+};
+constexpr Field<std::string> kTexts[] = {
+    {"name", &Summary::name},
+    {"device", &Summary::device},
+    {"exit_reason", &Summary::exit_reason},
+    {"numerics_hash", &Summary::numerics_hash},
+    {"run_hash", &Summary::run_hash},
+    {"parameters", &Summary::parameters},
+    {"memory_table", &Summary::memory_table},
+    {"data_table", &Summary::data_table},
+    {"config_text", &Summary::config_text},
+    {"sample", &Summary::sample},
+};
+constexpr Field<int64_t> kCounts[] = {
+    {"generation", &Summary::generation}, {"steps", &Summary::steps}, {"total_steps", &Summary::total_steps}};
+constexpr Field<double> kNumbers[] = {
+    {"tokens", &Summary::tokens},
+    {"wall_time_s", &Summary::wall_time_s},
+    {"tokens_per_sec", &Summary::tokens_per_sec},
+    {"cpu_hours", &Summary::cpu_hours},
+    {"peak_gflops_per_rank", &Summary::peak_gflops_per_rank},
+    {"gemm_peak_share", &Summary::gemm_peak_share},
+    {"step_time_s", &Summary::step_time_s},
+};
+constexpr Field<std::optional<double>> kOptionals[] = {
+    {"final_loss", &Summary::final_loss},
+    {"final_val_loss", &Summary::final_val_loss},
+    {"final_val_bits_per_byte", &Summary::final_val_bits_per_byte},
+    {"best_val_loss", &Summary::best_val_loss},
+    {"mean_max_over_mean_load", &Summary::mean_max_over_mean_load},
+    {"mem_peak_gib", &Summary::mem_peak_gib},
+};
+
+Json BreakdownToJson(const TimeBreakdown& time) {
+  Json object = Json::object();
+  for (int i = 0; i < kTimeCategories; ++i) {
+    const char* name = Name(static_cast<TimeCategory>(i));
+    object[absl::StrCat(name, "_s")] = time.seconds[i];
+    object[absl::StrCat(name, "_calls")] = time.calls[i];
+  }
+  return object;
+}
+
+TimeBreakdown BreakdownFromJson(const Json& object) {
+  TimeBreakdown time;
+  for (int i = 0; i < kTimeCategories; ++i) {
+    const char* name = Name(static_cast<TimeCategory>(i));
+    const auto seconds = object.find(absl::StrCat(name, "_s"));
+    const auto calls = object.find(absl::StrCat(name, "_calls"));
+    if (seconds != object.end() && seconds->is_number()) time.seconds[i] = seconds->get<double>();
+    if (calls != object.end() && calls->is_number_integer()) time.calls[i] = calls->get<int64_t>();
+  }
+  return time;
+}
+
+// Nothing, unless it is a list of layers and as many lists of counts.
+ExpertLoads LoadsFromJson(const Json& object) {
+  ExpertLoads loads;
+  const auto layers = object.find("layers");
+  const auto counts = object.find("counts");
+  if (layers == object.end() || counts == object.end() || !layers->is_array() || !counts->is_array()) return {};
+  if (layers->size() != counts->size()) return {};
+  for (size_t i = 0; i < layers->size(); ++i) {
+    if (!(*layers)[i].is_number_integer() || !(*counts)[i].is_array()) return {};
+    loads.layers.push_back((*layers)[i].get<int>());
+    std::vector<int64_t>& row = loads.counts.emplace_back();
+    for (const Json& count : (*counts)[i]) row.push_back(count.is_number() ? count.get<int64_t>() : 0);
+  }
+  return loads;
+}
+
+}  // namespace
+
+std::string ToJson(const Summary& summary) {
+  Json object;
+  for (const auto& field : kTexts) object[field.key] = summary.*field.member;
+  for (const auto& field : kCounts) object[field.key] = summary.*field.member;
+  for (const auto& field : kNumbers) object[field.key] = summary.*field.member;
+  for (const auto& field : kOptionals) {
+    if ((summary.*field.member).has_value()) object[field.key] = *(summary.*field.member);
+  }
+  object["breakdown"] = BreakdownToJson(summary.time);
+  object["expert_loads"] = Json{{"layers", summary.loads.layers}, {"counts", summary.loads.counts}};
+  return object.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+absl::StatusOr<Summary> ParseSummary(absl::string_view json) {
+  const Json object = Json::parse(json.begin(), json.end(), nullptr, /*allow_exceptions=*/false);
+  if (!object.is_object()) return absl::DataLossError("not a JSON object");
+  Summary summary;
+  const auto at = [&object](const char* key) {
+    const auto found = object.find(key);
+    return found == object.end() ? Json() : *found;
+  };
+  for (const auto& field : kTexts) {
+    if (const Json value = at(field.key); value.is_string()) summary.*field.member = value.get<std::string>();
+  }
+  for (const auto& field : kCounts) {
+    if (const Json value = at(field.key); value.is_number_integer()) summary.*field.member = value.get<int64_t>();
+  }
+  for (const auto& field : kNumbers) {
+    if (const Json value = at(field.key); value.is_number()) summary.*field.member = value.get<double>();
+  }
+  for (const auto& field : kOptionals) {
+    if (const Json value = at(field.key); value.is_number()) summary.*field.member = value.get<double>();
+  }
+  if (const Json value = at("breakdown"); value.is_object()) summary.time = BreakdownFromJson(value);
+  if (const Json value = at("expert_loads"); value.is_object()) summary.loads = LoadsFromJson(value);
+  return summary;
+}
+
+absl::StatusOr<Summary> ReadSummary(FileSystem& fs, const std::string& run_dir) {
+  ASSIGN_OR_RETURN(const std::string text, ReadFile(fs, PathIn(run_dir)));
+  absl::StatusOr<Summary> summary = ParseSummary(text);
+  if (!summary.ok()) return WithContext(summary.status(), PathIn(run_dir));
+  return summary;
+}
+
+absl::Status AddSample(FileSystem& fs, const std::string& run_dir, const std::string& sample) {
+  ASSIGN_OR_RETURN(Summary summary, ReadSummary(fs, run_dir));
+  summary.sample = sample;
+  return WriteFileDurably(fs, PathIn(run_dir), ToJson(summary));
+}
+
+absl::StatusOr<std::unique_ptr<SummaryWriter>> SummaryWriter::Open(FileSystem& fs, const std::string& run_dir,
+                                                                   const RunFacts& facts,
+                                                                   const std::optional<StepMetrics>& last_row,
+                                                                   Clock& clock) {
+  auto writer = std::unique_ptr<SummaryWriter>(new SummaryWriter(fs, run_dir, clock));
+  Summary& summary = writer->summary_;
+  summary.name = facts.name;
+  summary.device = facts.device;
+  summary.generation = facts.generation;
+  summary.steps = facts.resumed_step;
+  summary.total_steps = facts.total_steps;
+  summary.peak_gflops_per_rank = facts.peak_gflops_per_rank;
+  summary.numerics_hash = facts.numerics_hash;
+  summary.run_hash = facts.run_hash;
+  summary.parameters = facts.parameters;
+  summary.memory_table = facts.memory_table;
+  summary.data_table = facts.data_table;
+  summary.config_text = facts.config_text;
+  writer->start_s_ = clock.MonotonicSeconds();
+  if (facts.resumed_step > 0) {
+    // What earlier starts reached still holds if this one ends before it reaches more.
+    if (const absl::StatusOr<Summary> before = ReadSummary(fs, run_dir); before.ok()) {
+      summary.best_val_loss = before->best_val_loss;
+      summary.sample = before->sample;
+    }
+    if (last_row.has_value()) {
+      writer->earlier_wall_s_ = last_row->elapsed_s.value_or(0);
+      summary.cpu_hours = last_row->cpu_hours.value_or(0);
+      summary.tokens = last_row->consumed_tokens.value_or(0);
+      summary.final_loss = last_row->loss;
+    }
+  }
+  summary.wall_time_s = writer->earlier_wall_s_;
+  RETURN_IF_ERROR(WriteFileDurably(fs, PathIn(run_dir), ToJson(summary)));
+  return writer;
+}
+
+absl::Status SummaryWriter::OnRow(const StepMetrics& row) {
+  summary_.steps = row.step;
+  if (row.loss.has_value()) summary_.final_loss = row.loss;
+  if (row.consumed_tokens.has_value()) summary_.tokens = *row.consumed_tokens;
+  if (row.cpu_hours.has_value()) summary_.cpu_hours = *row.cpu_hours;
+  if (row.mem_peak_gib.has_value()) summary_.mem_peak_gib = row.mem_peak_gib;
+  if (row.val_loss.has_value()) {
+    summary_.final_val_loss = row.val_loss;
+    summary_.final_val_bits_per_byte = row.val_bits_per_byte;
+    summary_.best_val_loss = std::min(*row.val_loss, summary_.best_val_loss.value_or(*row.val_loss));
+  }
+  if (row.step_time_s.has_value()) {
+    summary_.step_time_s += *row.step_time_s;
+    step_tokens_ += row.tokens.value_or(0);
+  }
+  if (row.gemm_peak_share.has_value()) {
+    peak_share_time_ += *row.gemm_peak_share * row.step_time_s.value_or(0);
+  }
+  if (row.time.has_value()) {
+    for (int i = 0; i < kTimeCategories; ++i) {
+      summary_.time.seconds[i] += row.time->seconds[i];
+      summary_.time.calls[i] += row.time->calls[i];
+    }
+  }
+  if (row.max_over_mean_load.has_value()) {
+    if (recent_loads_.size() < kRecentSteps) recent_loads_.push_back(0);
+    recent_loads_[next_load_] = *row.max_over_mean_load;
+    next_load_ = (next_load_ + 1) % kRecentSteps;
+  }
+  return absl::OkStatus();
+}
+
+void SummaryWriter::OnLoads(const ExpertLoads& loads) { summary_.loads = loads; }
+
+absl::Status SummaryWriter::OnEnd(const RunEnd& end) {
+  summary_.exit_reason = end.exit_reason;
+  summary_.wall_time_s = earlier_wall_s_ + clock_.MonotonicSeconds() - start_s_;
+  if (summary_.step_time_s > 0) {
+    summary_.tokens_per_sec = step_tokens_ / summary_.step_time_s;
+    summary_.gemm_peak_share = peak_share_time_ / summary_.step_time_s;
+  }
+  if (!recent_loads_.empty()) {
+    double sum = 0.0;
+    for (const double load : recent_loads_) sum += load;
+    summary_.mean_max_over_mean_load = sum / static_cast<double>(recent_loads_.size());
+  }
+  return WriteFileDurably(fs_, PathIn(run_dir_), ToJson(summary_));
+}
+
+}  // namespace shoestring
