@@ -169,7 +169,7 @@ bool Trainer::Step() {
   return true;
 }
 
-absl::Status CheckOptions(const WordCounts& words, const TrainOptions& options) {
+absl::Status CheckOptions(const WordCounts& words, const BpeTrainOptions& options) {
   const size_t smallest = options.special_tokens.size() + 256;
   if (options.vocab_size < 0 || static_cast<size_t>(options.vocab_size) < smallest) {
     return absl::InvalidArgumentError(absl::StrCat("a vocabulary of ", options.vocab_size, " is below ", smallest,
@@ -195,7 +195,7 @@ absl::Status CheckOptions(const WordCounts& words, const TrainOptions& options) 
   return absl::OkStatus();
 }
 
-TokenizerSpec FreshVocabulary(const TrainOptions& options) {
+TokenizerSpec FreshVocabulary(const BpeTrainOptions& options) {
   TokenizerSpec spec;
   spec.patterns = options.patterns;
   for (const std::string& token : options.special_tokens) {
@@ -209,7 +209,7 @@ TokenizerSpec FreshVocabulary(const TrainOptions& options) {
 
 }  // namespace
 
-absl::StatusOr<TokenizerSpec> TrainBpe(const WordCounts& words, const TrainOptions& options) {
+absl::StatusOr<TokenizerSpec> TrainBpe(const WordCounts& words, const BpeTrainOptions& options) {
   RETURN_IF_ERROR(CheckOptions(words, options));
   TokenizerSpec spec = FreshVocabulary(options);
   Trainer trainer(words, &spec);

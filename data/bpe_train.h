@@ -38,7 +38,7 @@ class WordCounter {
   WordCounts counts_;
 };
 
-struct TrainOptions {
+struct BpeTrainOptions {
   int32_t vocab_size = 0;                                               // all tokens: special ones, 256 bytes, merges
   std::vector<std::string> special_tokens = DeepSeekV3SpecialTokens();  // ids 0, 1, ...
   std::vector<std::string> patterns = DeepSeekV3Patterns();             // those that the words were counted with
@@ -50,6 +50,6 @@ struct TrainOptions {
 // first; of equally frequent ones that with the lower left id, then the lower right id; a pair that makes a known token
 // again (by another way) adds a merge and no token. INVALID_ARGUMENT if vocab_size or the special tokens are
 // impossible; FAILED_PRECONDITION, with the size that can be reached, if the words run out of pairs.
-absl::StatusOr<TokenizerSpec> TrainBpe(const WordCounts& words, const TrainOptions& options);
+absl::StatusOr<TokenizerSpec> TrainBpe(const WordCounts& words, const BpeTrainOptions& options);
 
 }  // namespace shoestring

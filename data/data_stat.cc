@@ -21,29 +21,46 @@ void CountLength(int64_t length, std::vector<int64_t>* histogram) {
   ++(*histogram)[bucket];
 }
 
+// Cuts the stream of tokens into pieces.
+class PieceCounter {
+ public:
+  PieceCounter(int32_t eos_id, DataStat* stat) : eos_id_(eos_id), stat_(stat) {}
+  void Add(int32_t token) {
+    ++length_;
+    if (token == eos_id_) End();
+  }
+  void End() {
+    if (length_ == 0) return;
+    CountLength(length_, &stat_->piece_lengths);
+    ++stat_->pieces;
+    length_ = 0;
+  }
+
+ private:
+  int32_t eos_id_;
+  DataStat* stat_;
+  int64_t length_ = 0;
+};
+
 // Fills in what needs the tokens in order, and returns how often each id occurs.
 absl::StatusOr<std::vector<int64_t>> CountTokens(const ShardReader& shard, DataStat* stat) {
   std::vector<int64_t> counts(static_cast<size_t>(shard.meta().vocab_size), 0);
   std::vector<int32_t> chunk(static_cast<size_t>(kChunk));
-  int64_t length = 0;
-  for (int64_t first = 0; first < shard.tokens(); first += kChunk) {
-    const int64_t count = std::min(kChunk, shard.tokens() - first);
-    RETURN_IF_ERROR(shard.Read(first, count, chunk.data()));
-    for (int64_t i = 0; i < count; ++i) {
-      const int32_t token = chunk[static_cast<size_t>(i)];
-      ++counts[static_cast<size_t>(token)];
-      ++length;
-      if (token != shard.meta().eos_id) continue;
-      CountLength(length, &stat->document_lengths);
-      ++stat->documents;
-      length = 0;
+  PieceCounter pieces(shard.meta().eos_id, stat);
+  for (int64_t sequence = 0; sequence < shard.sequences(); ++sequence) {
+    const int64_t length = shard.SequenceLength(sequence);
+    CountLength(length, &stat->sequence_lengths);
+    for (int64_t done = 0; done < length; done += kChunk) {
+      const int64_t count = std::min(kChunk, length - done);
+      RETURN_IF_ERROR(shard.Read(shard.SequenceStart(sequence) + done, count, chunk.data()));
+      for (int64_t i = 0; i < count; ++i) {
+        ++counts[static_cast<size_t>(chunk[static_cast<size_t>(i)])];
+        pieces.Add(chunk[static_cast<size_t>(i)]);
+      }
     }
+    if (shard.meta().packing == Packing::kBestFit) pieces.End();
   }
-  if (length > 0) {
-    CountLength(length, &stat->document_lengths);
-    ++stat->documents;
-  }
-  for (int64_t i = 0; i < shard.sequences(); ++i) CountLength(shard.SequenceLength(i), &stat->sequence_lengths);
+  pieces.End();
   return counts;
 }
 
@@ -129,13 +146,13 @@ std::string FormatDataStat(const ShardMeta& meta, const DataStat& stat,
   absl::StrAppendFormat(&text, "tokenizer        %s\n", meta.tokenizer_fingerprint);
   absl::StrAppendFormat(&text, "packing          %s", PackingName(meta.packing));
   if (meta.sequence_length > 0) absl::StrAppendFormat(&text, " for %d", meta.sequence_length);
-  absl::StrAppendFormat(&text, "\ntokens           %d\nsequences        %d\ndocuments        %d\n", stat.tokens,
-                        stat.sequences, stat.documents);
+  absl::StrAppendFormat(&text, "\ntokens           %d\nsequences        %d\ndocuments        %d\npieces           %d\n",
+                        stat.tokens, stat.sequences, meta.documents, stat.pieces);
   if (stat.bytes_per_token > 0) absl::StrAppendFormat(&text, "bytes per token  %.3f\n", stat.bytes_per_token);
   absl::StrAppendFormat(
       &text, "entropy          %.3f bits a token\nspecial tokens   %.3f %%\nids never seen   %.2f %% of %d\n",
       stat.entropy_bits, 100.0 * stat.special_share, 100.0 * stat.never_seen_share, meta.vocab_size);
-  absl::StrAppend(&text, FormatHistogram("document lengths in tokens", stat.document_lengths));
+  absl::StrAppend(&text, FormatHistogram("piece lengths in tokens", stat.piece_lengths));
   absl::StrAppend(&text, FormatHistogram("sequence lengths in tokens", stat.sequence_lengths));
   absl::StrAppend(&text, "most frequent tokens\n");
   for (const TokenCount& entry : stat.top) {

@@ -19,13 +19,15 @@ struct TokenCount {
 struct DataStat {
   int64_t tokens = 0;
   int64_t sequences = 0;
-  int64_t documents = 0;                  // runs of tokens that end in eos, and what is left at the end of a shard
+  // Pieces: whole documents, and the parts of those that packing cut. A piece ends behind eos, or with its sequence
+  // where packing cuts.
+  int64_t pieces = 0;
   double entropy_bits = 0.0;              // of the distribution of single tokens
   double special_share = 0.0;             // of the tokens
   double never_seen_share = 0.0;          // of the vocabulary
   double bytes_per_token = 0.0;           // 0: unknown
   std::vector<TokenCount> top;            // most frequent first
-  std::vector<int64_t> document_lengths;  // [i]: documents of 2^i to 2^(i+1) - 1 tokens
+  std::vector<int64_t> piece_lengths;     // [i]: pieces of 2^i to 2^(i+1) - 1 tokens
   std::vector<int64_t> sequence_lengths;  // likewise
   std::vector<std::string> warnings;      // what looks like a wrong tokenizer or broken text
 };

@@ -31,7 +31,7 @@ struct PrepareOptions {
   std::string train_text_path, validation_text_path;
   // Replace shards that were made by another plan. Otherwise they are refused.
   bool overwrite = false;
-  int64_t chunk_bytes = int64_t{8} << 20;    // text in a part; the unit of work and of resuming
+  int64_t chunk_bytes = int64_t{4} << 20;    // text in a part; the unit of work and of resuming
   int64_t window_tokens = int64_t{1} << 28;  // packed at once; bounds memory
 };
 

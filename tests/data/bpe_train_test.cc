@@ -97,7 +97,7 @@ TEST(BpeTrainTest, ByHand) {
 
 TEST(BpeTrainTest, ReportsProgress) {
   std::vector<std::pair<int64_t, int64_t>> calls;
-  TrainOptions options;
+  BpeTrainOptions options;
   options.vocab_size = 264;
   options.progress = [&](int64_t done, int64_t total) { calls.emplace_back(done, total); };
   ASSERT_TRUE(TrainBpe({{"abc", 5}}, options).ok());
@@ -107,7 +107,7 @@ TEST(BpeTrainTest, ReportsProgress) {
 }
 
 TEST(BpeTrainTest, SaysWhatIsImpossible) {
-  TrainOptions options;
+  BpeTrainOptions options;
   options.vocab_size = 261;
   EXPECT_THAT(TrainBpe({}, options).status().message(), HasSubstr("a vocabulary of 261 is below 262"));
   options.vocab_size = 300;
