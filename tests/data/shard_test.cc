@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -104,6 +105,13 @@ TEST_F(ShardTest, MetaPrintsAndParses) {
   const auto parsed = ParseShardMeta(PrintShardMeta(meta));
   ASSERT_TRUE(parsed.ok()) << parsed.status();
   EXPECT_EQ(*parsed, meta);
+}
+
+TEST_F(ShardTest, BitsPerByteCountsAllTargetsOverAllText) {
+  ShardMeta meta;
+  meta.tokens = 101;
+  meta.text_bytes = 400;
+  EXPECT_DOUBLE_EQ(BitsPerByte(std::log(16.0), meta), 1.0);  // 100 targets of 4 bits
 }
 
 TEST_F(ShardTest, EveryFlippedByteOfEveryFileIsRefusedOrWithoutEffect) {
