@@ -40,10 +40,10 @@ struct Parameter {
   bool trained = true;          // false: the routing bias, which has its own rule
   bool compute_copy = true;     // layers read a copy in the activation dtype; false: they read the FP32 master (gains)
   MeshDomain domain = MeshDomain::kDense;
-  int layer = -1;               // 0..layers-1; layers + k for MTP module k; -1 for the ends
+  int layer = -1;               // 0..layers-1; layers + k - 1 for MTP module k; -1 for the ends
   bool is_mtp = false;          // belongs to an MTP module
   bool activated_per_token = true;  // false for routed experts (only K of E work for a token)
-  int uses = 1;                 // gradient accumulators: embedding and head are used by the main model and each MTP module
+  int uses = 1;  // gradient accumulators: embedding and head are used by the main model and by each MTP module
 
   int64_t elements() const { return stack * rows * cols; }
   bool is_matrix() const { return rows > 1; }
