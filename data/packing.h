@@ -15,9 +15,8 @@ struct PackedBins {
 };
 
 // Every piece goes into exactly one bin; no bin holds more than `capacity`. `lengths` are in 1 .. capacity, fewer than
-// 2^31 of them. Best-fit decreasing (Ding et al. 2024, arXiv 2404.10830, algorithm 1): each piece, longest first, goes
-// to the bin with the least room that still holds it. Time O(n log capacity); deterministic. Never more than 11/9 of
-// the least possible number of bins, plus 1.
+// 2^31 of them. Best-fit decreasing (Ding et al. 2024, arXiv 2404.10830): each piece, longest first, goes to the bin
+// with the least room that still holds it. Time O(n log capacity); deterministic.
 PackedBins PackBestFit(absl::Span<const int32_t> lengths, int32_t capacity);
 
 }  // namespace shoestring
