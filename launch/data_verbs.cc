@@ -1,0 +1,200 @@
+// The verbs `data prepare`, `data merge` and `data stat`: text to token shards, and a look at them.
+#include <cstdio>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "base/file_system.h"
+#include "base/status_macros.h"
+#include "data/data_stat.h"
+#include "data/merge.h"
+#include "data/prepare.h"
+#include "data/tokenizer.h"
+#include "launch/exit_codes.h"
+#include "launch/verbs.h"
+
+namespace shoestring {
+namespace {
+
+constexpr int kDone = static_cast<int>(ExitCode::kDone);
+
+int Finish(const absl::Status& status) { return status.ok() ? kDone : Fail(Area::kData, status); }
+
+absl::Status SetTextSplit(const std::string& name, TextReaderOptions& options) {
+  if (name == "whole-file") {
+    options.split = TextSplit::kWholeFile;
+  } else if (name == "blank-lines") {
+    options.split = TextSplit::kBlankLines;
+  } else if (name == "bytes") {
+    options.split = TextSplit::kBytes;
+  } else {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--text-split ", name, ": is none of whole-file, blank-lines, bytes"));
+  }
+  return absl::OkStatus();
+}
+
+// What a run's config says about its data, so that the shards are just those that the run will accept.
+PrepareOptions OptionsOfConfig(const config::RunConfig& run) {
+  PrepareOptions options;
+  options.train_prefix = run.data().source(0).prefix();
+  options.validation_prefix = run.data().validation_prefix();
+  const bool best_fit = run.data().packing() == config::DataConfig::BEST_FIT;
+  options.packing = best_fit ? Packing::kBestFit : Packing::kConcatenate;
+  options.sequence_length = best_fit ? run.train().phase(0).sequence_length() : 0;
+  options.seed = run.train().seed();
+  options.fim_rate = run.data().fim_rate();
+  options.token_split_rate = run.data().token_split_rate();
+  return options;
+}
+
+absl::Status ApplyFlags(const Values& values, PrepareOptions& options) {
+  options.inputs = values["input"].as<Words>();
+  options.train_prefix = ValueOr<std::string>(values, "train", options.train_prefix);
+  options.validation_prefix = ValueOr<std::string>(values, "validation", options.validation_prefix);
+  options.validation_fraction = values["validation-fraction"].as<double>();
+  if (options.validation_fraction == 0) options.validation_prefix.clear();
+  options.train_text_path = ValueOr<std::string>(values, "train-text", "");
+  options.validation_text_path = ValueOr<std::string>(values, "validation-text", "");
+  options.threads = ThreadsOrCores(values["threads"].as<int>());
+  options.overwrite = values.count("overwrite") > 0;
+  options.reader.json_key = values["json-key"].as<std::string>();
+  options.reader.document_bytes = values["document-bytes"].as<int64_t>();
+  return SetTextSplit(values["text-split"].as<std::string>(), options.reader);
+}
+
+void PrintShard(const char* what, const std::string& prefix, const ShardMeta& meta) {
+  if (meta.tokens == 0) return;
+  std::printf("%-10s %s: %lld documents, %lld tokens, %.2f bytes a token\n", what, prefix.c_str(),
+              static_cast<long long>(meta.documents), static_cast<long long>(meta.tokens),
+              static_cast<double>(meta.text_bytes) / static_cast<double>(meta.tokens));
+}
+
+void PrintSummary(const PrepareOptions& options, const PrepareSummary& summary) {
+  if (summary.already_there) {
+    std::printf("the shards are there already, made from the same text by the same settings\n");
+  } else {
+    std::printf(
+        "%lld parts (%lld found done), %lld documents filled in the middle, %lld longer than a sequence, "
+        "%lld empty\n",
+        static_cast<long long>(summary.chunks), static_cast<long long>(summary.chunks_reused),
+        static_cast<long long>(summary.fim_documents), static_cast<long long>(summary.cut_documents),
+        static_cast<long long>(summary.empty_documents));
+  }
+  PrintShard("training", options.train_prefix, summary.train);
+  PrintShard("validation", options.validation_prefix, summary.validation);
+}
+
+absl::Status Prepare(const config::RunConfig& run, const Values& values) {
+  PrepareOptions options = OptionsOfConfig(run);
+  RETURN_IF_ERROR(ApplyFlags(values, options));
+  ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::Load(PosixFileSystem(), run.data().tokenizer()));
+  if (tokenizer.vocab_size() > run.model().vocab_size()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        run.data().tokenizer(), ": has ", tokenizer.vocab_size(), " tokens, but model.vocab_size is ",
+        run.model().vocab_size(), "; set model.vocab_size=", tokenizer.vocab_size(), " or train a smaller tokenizer"));
+  }
+  ASSIGN_OR_RETURN(const PrepareSummary summary,
+                   shoestring::Prepare(PosixFileSystem(), EncoderOf(tokenizer), options, {}));
+  PrintSummary(options, summary);
+  return absl::OkStatus();
+}
+
+int RunPrepare(const Values& values) {
+  const absl::StatusOr<config::LoadedConfig> loaded = LoadValidConfig(values);
+  if (!loaded.ok()) return Fail(Area::kConfig, loaded.status());
+  return Finish(Prepare(loaded->config, values));
+}
+
+int RunMerge(const Values& values) {
+  MergeOptions options;
+  options.inputs = values["input"].as<Words>();
+  options.output = values["output"].as<std::string>();
+  options.overwrite = values.count("overwrite") > 0;
+  const absl::StatusOr<ShardMeta> meta = MergeShards(PosixFileSystem(), options);
+  if (!meta.ok()) return Fail(Area::kData, meta.status());
+  PrintShard("merged", options.output, *meta);
+  return kDone;
+}
+
+absl::Status Stat(const Values& values) {
+  std::optional<Tokenizer> tokenizer;
+  ShardOpenOptions open;
+  DataStatOptions options;
+  options.top = values["top"].as<int>();
+  std::function<std::string(int32_t)> spell;
+  if (values.count("tokenizer") > 0) {
+    ASSIGN_OR_RETURN(tokenizer, Tokenizer::Load(PosixFileSystem(), values["tokenizer"].as<std::string>()));
+    open.tokenizer_fingerprint = tokenizer->Fingerprint();
+    options.is_special = [&](int32_t id) { return tokenizer->IsSpecial(id); };
+    spell = [&](int32_t id) { return absl::CHexEscape(tokenizer->TokenBytes(id)); };
+  }
+  const std::string prefix = values["shard"].as<std::string>();
+  ASSIGN_OR_RETURN(const std::unique_ptr<ShardReader> shard, ShardReader::Open(PosixFileSystem(), prefix, open));
+  ASSIGN_OR_RETURN(const DataStat stat, ComputeDataStat(*shard, options));
+  std::fputs(FormatDataStat(shard->meta(), stat, spell).c_str(), stdout);
+  return absl::OkStatus();
+}
+
+int RunStat(const Values& values) { return Finish(Stat(values)); }
+
+void DeclarePrepare(po::options_description& flags) {
+  DeclareConfigFlags(flags);
+  auto add = flags.add_options();
+  add("input", po::value<Words>()->multitoken()->required()->value_name("FILE..."), "text: .txt, .jsonl; .gz, .zst");
+  add("train", po::value<std::string>()->value_name("PREFIX"), "shard to write; absent: data.source[0].prefix");
+  add("validation", po::value<std::string>()->value_name("PREFIX"), "absent: data.validation_prefix");
+  add("validation-fraction", po::value<double>()->default_value(0, "0")->value_name("SHARE"), "of documents held out");
+  add("train-text", po::value<std::string>()->value_name("FILE"), "also write the text of the training side here");
+  add("validation-text", po::value<std::string>()->value_name("FILE"), "also write the held-out text here");
+  add("text-split", po::value<std::string>()->default_value("whole-file")->value_name("HOW"),
+      "documents of a .txt: whole-file, blank-lines, bytes");
+  add("document-bytes", po::value<int64_t>()->default_value(0)->value_name("N"),
+      "least size of a document, for blank-lines and bytes");
+  add("json-key", po::value<std::string>()->default_value("text")->value_name("KEY"), "of .jsonl: where the text is");
+  add("threads", po::value<int>()->default_value(0)->value_name("N"), "0: one a core; changes no byte of the result");
+  add("overwrite", "replace shards that were made otherwise");
+}
+
+void DeclareMerge(po::options_description& flags) {
+  auto add = flags.add_options();
+  add("input", po::value<Words>()->multitoken()->required()->value_name("PREFIX..."), "shards, in order");
+  add("output", po::value<std::string>()->required()->value_name("PREFIX"), "shard to write");
+  add("overwrite", "replace a shard that stands there");
+}
+
+void DeclareStat(po::options_description& flags) {
+  auto add = flags.add_options();
+  add("shard", po::value<std::string>()->required()->value_name("PREFIX"), "path without .bin and .idx");
+  add("tokenizer", po::value<std::string>()->value_name("FILE"), "tokenizer.json: checks that it fits, spells tokens");
+  add("top", po::value<int>()->default_value(20)->value_name("N"), "most frequent tokens to show");
+}
+
+}  // namespace
+
+std::vector<Verb> DataVerbs() {
+  return {
+      {"data prepare", "turn text into token shards, as a run config wants them",
+       "--config FILE... --input FILE... [--validation-fraction SHARE]",
+       "Tokenizer, places, packing, sequence length, rates and seed are those of the config, so that the run takes\n"
+       "the shards. Killed and called again, it goes on where it was; called once more, it finds all done.\n\n"
+       "Example:\n"
+       "  shoestring data prepare --config configs/recipes/tiny_cpu.textproto --input corpus.jsonl \\\n"
+       "      --validation-fraction 0.01",
+       DeclarePrepare, "", RunPrepare},
+      {"data merge", "join shards into one, checked", "--input PREFIX... --output PREFIX",
+       "Example:\n  shoestring data merge --input data/a data/b --output data/ab", DeclareMerge, "", RunMerge},
+      {"data stat", "look at the tokens of a shard", "PREFIX [--tokenizer FILE]",
+       "Reads and verifies everything. Warnings at the end name what looks like a wrong tokenizer or broken text.\n\n"
+       "Example:\n  shoestring data stat data/train --tokenizer data/tokenizer.json",
+       DeclareStat, "shard", RunStat},
+  };
+}
+
+}  // namespace shoestring

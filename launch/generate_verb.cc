@@ -1,0 +1,116 @@
+// The verb `generate`: continues a text with a trained model.
+#include <cmath>
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "base/file_system.h"
+#include "base/status_macros.h"
+#include "data/tokenizer.h"
+#include "launch/checkpoint_place.h"
+#include "launch/exit_codes.h"
+#include "launch/generation.h"
+#include "launch/verbs.h"
+#include "trainer/checkpoint/load.h"
+
+namespace shoestring {
+namespace {
+
+struct Request {
+  std::string checkpoint;
+  std::string prompt;
+  std::string tokenizer;  // empty: the config's
+  int64_t tokens = 0;
+  bool ema = false;
+  int threads = 1;
+  SamplingOptions sampling;
+};
+
+absl::StatusOr<Tokenizer> OpenTokenizerOf(const OpenedCheckpoint& checkpoint, const std::string& path) {
+  ASSIGN_OR_RETURN(Tokenizer tokenizer, Tokenizer::Load(PosixFileSystem(), path));
+  if (tokenizer.Fingerprint() == checkpoint.header().tokenizer_fingerprint()) return tokenizer;
+  return absl::FailedPreconditionError(absl::StrCat(
+      path, ": is not the tokenizer that the model was trained with (fingerprint ", tokenizer.Fingerprint(),
+      ", wanted ", checkpoint.header().tokenizer_fingerprint(), "); name that one with --tokenizer"));
+}
+
+absl::Status Generate(const Request& request) {
+  FileSystem& fs = PosixFileSystem();
+  ASSIGN_OR_RETURN(const std::string path, CheckpointAt(fs, request.checkpoint));
+  ASSIGN_OR_RETURN(const OpenedCheckpoint checkpoint, OpenCheckpoint(fs, path));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Generator> generator,
+                   Generator::Load(fs, checkpoint, request.ema, request.threads));
+  const config::RunConfig& config = generator->config();
+  const std::string& file = request.tokenizer.empty() ? config.data().tokenizer() : request.tokenizer;
+  ASSIGN_OR_RETURN(const Tokenizer tokenizer, OpenTokenizerOf(checkpoint, file));
+  absl::StatusOr<std::vector<int32_t>> prompt = tokenizer.Encode(request.prompt);
+  if (!prompt.ok()) return WithContext(prompt.status(), "--prompt");
+  // In training a document follows the end of another.
+  std::vector<int32_t> ids = {config.model().eos_id()};
+  ids.insert(ids.end(), prompt->begin(), prompt->end());
+  std::fputs(request.prompt.c_str(), stdout);
+  for (int64_t i = 0; i < request.tokens; ++i) {
+    const absl::Span<const float> logits = generator->NextLogits(ids);
+    // Rows of the vocabulary beyond the tokenizer mean nothing.
+    const int32_t next = SampleToken(logits.subspan(0, tokenizer.vocab_size()), request.sampling, i);
+    if (next == config.model().eos_id()) break;
+    ids.push_back(next);
+    std::fputs(std::string(tokenizer.TokenBytes(next)).c_str(), stdout);
+    std::fflush(stdout);
+  }
+  std::fputs("\n", stdout);
+  return absl::OkStatus();
+}
+
+absl::Status CheckFlags(const Request& request) {
+  if (request.tokens < 0) return absl::InvalidArgumentError("--tokens is negative");
+  if (!std::isfinite(request.sampling.temperature) || request.sampling.temperature < 0) {
+    return absl::InvalidArgumentError("--temperature is negative or no number; 0 takes the likeliest token");
+  }
+  if (request.sampling.top_k < 0) return absl::InvalidArgumentError("--top-k is negative; 0 takes all tokens");
+  return absl::OkStatus();
+}
+
+int Run(const Values& values) {
+  Request request;
+  request.checkpoint = values["checkpoint"].as<std::string>();
+  request.prompt = values["prompt"].as<std::string>();
+  request.tokenizer = ValueOr<std::string>(values, "tokenizer", "");
+  request.tokens = values["tokens"].as<int64_t>();
+  request.ema = values.count("ema") > 0;
+  request.threads = ThreadsOrCores(values["threads"].as<int>());
+  request.sampling = {values["temperature"].as<double>(), values["top-k"].as<int64_t>(), values["seed"].as<uint64_t>()};
+  const absl::Status flags = CheckFlags(request);
+  if (!flags.ok()) return Fail(Area::kUsage, flags);
+  const absl::Status status = Generate(request);
+  return status.ok() ? static_cast<int>(ExitCode::kDone) : Fail(Area::kData, status);
+}
+
+void Declare(po::options_description& flags) {
+  auto add = flags.add_options();
+  add("checkpoint", po::value<std::string>()->required()->value_name("DIR"), "a checkpoint, or a run: its newest one");
+  add("prompt", po::value<std::string>()->required()->value_name("TEXT"), "the text to continue; may be empty");
+  add("tokens", po::value<int64_t>()->default_value(100)->value_name("N"),
+      "at most so many; the end of a document ends it");
+  add("temperature", po::value<double>()->default_value(0.8, "0.8")->value_name("X"), "0: always the likeliest token");
+  add("top-k", po::value<int64_t>()->default_value(0)->value_name("K"), "among the K likeliest tokens; 0: among all");
+  add("seed", po::value<uint64_t>()->default_value(0)->value_name("N"), "of the choice; the same gives the same text");
+  add("ema", "with the moving average of the weights");
+  add("tokenizer", po::value<std::string>()->value_name("FILE"), "absent: the config's data.tokenizer");
+  add("threads", po::value<int>()->default_value(0)->value_name("N"), "0: one a core; changes no token");
+}
+
+}  // namespace
+
+Verb GenerateVerb() {
+  return {"generate",
+          "continue a text with a trained model",
+          "--checkpoint DIR --prompt TEXT [--tokens N]",
+          "Example:\n  shoestring generate --checkpoint runs/quickstart --prompt 'A horse is' --tokens 60",
+          Declare,
+          "",
+          Run};
+}
+
+}  // namespace shoestring

@@ -1,0 +1,40 @@
+// The directory of one run: who may write to it, and where things lie in it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "base/file_system.h"
+#include "configs/schema/run.pb.h"
+
+namespace shoestring {
+
+std::string ConfigPath(const std::string& run_directory);
+// checkpoint.directory of the config, or checkpoints/ in the run directory.
+std::string CheckpointDirectory(const std::string& run_directory, const config::RunConfig& config);
+// "attempt_000"
+std::string AttemptName(int64_t generation);
+
+// An advisory lock on RUN_DIR/lock; given back when the object goes or the process dies, however it dies.
+class RunLock {
+ public:
+  // Creates the directory. UNAVAILABLE, with the process that has it, when another one does.
+  static absl::StatusOr<std::unique_ptr<RunLock>> Take(const std::string& run_directory);
+  ~RunLock();
+  RunLock(const RunLock&) = delete;
+  RunLock& operator=(const RunLock&) = delete;
+
+ private:
+  explicit RunLock(int descriptor) : descriptor_(descriptor) {}
+  int descriptor_;
+};
+
+// Whether a run was started there: it has a config.
+bool HoldsRun(FileSystem& fs, const std::string& run_directory);
+
+// Makes the directory of the next start, attempt_NNN/logs, and returns its number, counted from 0.
+absl::StatusOr<int64_t> BeginAttempt(FileSystem& fs, const std::string& run_directory);
+
+}  // namespace shoestring

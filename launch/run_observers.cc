@@ -1,0 +1,67 @@
+// Bodies of the observers.
+#include "launch/run_observers.h"
+
+#include <algorithm>
+#include <fstream>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "base/clock.h"
+#include "base/status_macros.h"
+#include "trainer/checkpoint/directory.h"
+#include "trainer/checkpoint/save.h"
+#include "trainer/checkpoint/train_state_io.h"
+
+namespace shoestring {
+namespace {
+
+constexpr double kMib = 1 << 20;
+
+}  // namespace
+
+CheckpointObserver::CheckpointObserver(FileSystem& fs, std::string directory, const config::RunConfig& config,
+                                       checkpoint::SnapshotHeader header, RunLog& log)
+    : fs_(fs), directory_(std::move(directory)), config_(config), header_(std::move(header)), log_(log) {}
+
+absl::Status CheckpointObserver::OnCheckpointDue(const TrainState& state) {
+  const double start = RealClock().MonotonicSeconds();
+  Snapshot snapshot{header_, StateTensorsOf(state)};
+  SetPosition(state.position, snapshot.header);
+  ASSIGN_OR_RETURN(const SavedCheckpoint saved, SaveCheckpoint(fs_, directory_, snapshot));
+  log_.Line(absl::StrFormat("saved %s, %.1f MiB in %.2f s, state %s", BaseName(saved.path), saved.size_bytes / kMib,
+                            RealClock().MonotonicSeconds() - start, saved.state_digest));
+  return PruneCheckpoints(fs_, directory_, config_.checkpoint().keep()).status();
+}
+
+absl::Status OutcomeObserver::OnStep(const StepResult& result) {
+  loss_ = result.loss;
+  return absl::OkStatus();
+}
+
+absl::Status OutcomeObserver::OnValidation(const ValidationResult& result) {
+  validation_ = result;
+  return absl::OkStatus();
+}
+
+int64_t PrivateMemoryBytes() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (absl::StartsWith(line, "RssAnon:")) return 1024 * std::strtoll(line.c_str() + 8, nullptr, 10);
+  }
+  return 0;
+}
+
+absl::Status MemoryObserver::Look() {
+  most_bytes_ = std::max(most_bytes_, PrivateMemoryBytes());
+  return absl::OkStatus();
+}
+
+std::string MemoryObserver::ToString() const {
+  const int64_t beyond = std::max<int64_t>(0, most_bytes_ - before_bytes_ - arena_bytes_);
+  return absl::StrFormat("memory: arena %.1f MiB; beyond it the process grew by %.1f MiB (%.2f %%)",
+                         arena_bytes_ / kMib, beyond / kMib, 100.0 * beyond / std::max<int64_t>(1, arena_bytes_));
+}
+
+}  // namespace shoestring

@@ -1,0 +1,69 @@
+// What `train` does around the training loop: saves checkpoints, tells how it goes, watches the memory.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "base/file_system.h"
+#include "configs/schema/run.pb.h"
+#include "launch/run_log.h"
+#include "trainer/checkpoint/manifest.pb.h"
+#include "trainer/train_loop.h"
+
+namespace shoestring {
+
+// Saves when the loop says so, then removes what `checkpoint.keep` does not keep.
+class CheckpointObserver final : public TrainObserver {
+ public:
+  // `header` is that of RunHeader(). References outlive the observer.
+  CheckpointObserver(FileSystem& fs, std::string directory, const config::RunConfig& config,
+                     checkpoint::SnapshotHeader header, RunLog& log);
+  absl::Status OnCheckpointDue(const TrainState& state) override;
+
+ private:
+  FileSystem& fs_;
+  const std::string directory_;
+  const config::RunConfig& config_;
+  const checkpoint::SnapshotHeader header_;
+  RunLog& log_;
+};
+
+// Remembers what the outcome of a run says.
+class OutcomeObserver final : public TrainObserver {
+ public:
+  absl::Status OnStep(const StepResult& result) override;
+  absl::Status OnValidation(const ValidationResult& result) override;
+
+  const std::optional<double>& loss() const { return loss_; }  // nats a token, of the last step
+  const std::optional<ValidationResult>& validation() const { return validation_; }
+
+ private:
+  std::optional<double> loss_;
+  std::optional<ValidationResult> validation_;
+};
+
+// Memory of the process that belongs to no file, in bytes; 0 where the system does not say.
+int64_t PrivateMemoryBytes();
+
+// How far the process grows beyond its arena.
+class MemoryObserver final : public TrainObserver {
+ public:
+  // `before_bytes`: PrivateMemoryBytes() before the arena was taken.
+  MemoryObserver(int64_t before_bytes, int64_t arena_bytes) : before_bytes_(before_bytes), arena_bytes_(arena_bytes) {}
+  absl::Status OnStep(const StepResult&) override { return Look(); }
+  absl::Status OnValidation(const ValidationResult&) override { return Look(); }
+  absl::Status OnCheckpointDue(const TrainState&) override { return Look(); }
+
+  // "memory: arena 100.0 MiB; beyond it the process grew by 2.0 MiB (2.0 %)"
+  std::string ToString() const;
+
+ private:
+  absl::Status Look();
+
+  const int64_t before_bytes_;
+  const int64_t arena_bytes_;
+  int64_t most_bytes_ = 0;
+};
+
+}  // namespace shoestring

@@ -1,0 +1,211 @@
+// A start of a run, step by step.
+#include "launch/training.h"
+
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "base/clock.h"
+#include "base/file_system.h"
+#include "base/status_macros.h"
+#include "configs/print.h"
+#include "kernels/cpu/cpu_backend.h"
+#include "launch/exit_codes.h"
+#include "launch/flags.h"
+#include "launch/run_data.h"
+#include "launch/run_directory.h"
+#include "launch/run_header.h"
+#include "launch/run_log.h"
+#include "launch/run_observers.h"
+#include "launch/signals.h"
+#include "trainer/checkpoint/directory.h"
+#include "trainer/checkpoint/load.h"
+#include "trainer/checkpoint/read_state.h"
+#include "trainer/checkpoint/train_state_io.h"
+#include "trainer/nan_guard.h"
+#include "trainer/observe/report.h"
+#include "trainer/observe/run_facts.h"
+#include "trainer/observe/run_observer.h"
+#include "trainer/support.h"
+#include "trainer/train_loop.h"
+
+namespace shoestring {
+namespace {
+
+// Everything that a start holds; members in the order of their needs.
+struct Session {
+  FileSystem& fs = PosixFileSystem();
+  std::unique_ptr<StopRequests> stop_requests;
+  RunData data;
+  std::unique_ptr<Backend> backend;
+  int64_t memory_before = 0;
+  std::unique_ptr<Trainer> trainer;
+  std::unique_ptr<RunLock> lock;
+  std::string checkpoints;
+  int64_t generation = 0;
+  std::unique_ptr<RunLog> log;
+  checkpoint::SnapshotHeader header;
+};
+
+absl::Status RefuseExisting(const TrainRequest& request, FileSystem& fs) {
+  if (request.start != Start::kFresh || !HoldsRun(fs, request.run_directory)) return absl::OkStatus();
+  return absl::AlreadyExistsError(
+      absl::StrCat(request.run_directory, ": holds a run already; 'shoestring resume --run-dir ", request.run_directory,
+                   "' continues it, another --run-dir starts a new one"));
+}
+
+// All that can be refused without a trace.
+absl::Status Prepare(const TrainRequest& request, Session& session) {
+  RETURN_IF_ERROR(RefuseExisting(request, session.fs));
+  ASSIGN_OR_RETURN(session.data, OpenRunData(session.fs, request.config));
+  session.stop_requests = std::make_unique<StopRequests>(request.exit_after_seconds);
+  const int threads = ThreadsOrCores(request.config.layout().threads_per_rank());
+  session.backend = MakeCpuBackend({.threads = threads});
+  session.memory_before = PrivateMemoryBytes();
+  TrainOptions options;
+  options.threads = threads;
+  options.max_steps = request.max_steps;
+  options.stop = &session.stop_requests->stop();
+  ASSIGN_OR_RETURN(session.trainer,
+                   Trainer::Create(request.config, session.data.data, *session.backend, RealClock(), options));
+  return absl::OkStatus();
+}
+
+// Takes the directory. Another process may have been faster since Prepare looked.
+absl::Status Claim(const TrainRequest& request, Session& session) {
+  ASSIGN_OR_RETURN(session.lock, RunLock::Take(request.run_directory));
+  RETURN_IF_ERROR(RefuseExisting(request, session.fs));
+  session.checkpoints = CheckpointDirectory(request.run_directory, request.config);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::optional<OpenedCheckpoint>> FindStart(const TrainRequest& request, Session& session,
+                                                          std::vector<std::string>& passed_over) {
+  if (request.start == Start::kFresh) return std::nullopt;
+  absl::StatusOr<OpenedCheckpoint> found = request.go_back
+                                               ? FindNewestGood(session.fs, session.checkpoints, passed_over)
+                                               : FindNewest(session.fs, session.checkpoints);
+  if (found.ok()) return std::optional<OpenedCheckpoint>(*std::move(found));
+  if (request.start == Start::kEither && absl::IsNotFound(found.status())) return std::nullopt;
+  return found.status();
+}
+
+absl::Status Restore(const OpenedCheckpoint& from, Session& session) {
+  TrainState& state = session.trainer->state();
+  RETURN_IF_ERROR(ReadState(session.fs, from, StateTensorsOf(state), Coverage::kWholeState));
+  state.position = PositionOf(from.header());
+  state.RefreshCompute(*session.backend, session.trainer->stream());
+  return absl::OkStatus();
+}
+
+absl::Status WriteRunFiles(const TrainRequest& request, Session& session) {
+  RETURN_IF_ERROR(RemoveLeftovers(session.fs, session.checkpoints));
+  RETURN_IF_ERROR(CreateDirectoriesDurably(session.fs, request.run_directory));
+  ASSIGN_OR_RETURN(session.generation, BeginAttempt(session.fs, request.run_directory));
+  config::RunConfig resolved = request.config;
+  config::FillDefaults(resolved);
+  const std::string text = absl::StrCat("# numerics ", config::NumericsHash(resolved), "\n# run ",
+                                        config::RunHash(resolved), "\n", config::CanonicalText(resolved));
+  RETURN_IF_ERROR(WriteFileDurably(session.fs, ConfigPath(request.run_directory), text));
+  const std::string logs = JoinPath(JoinPath(request.run_directory, AttemptName(session.generation)), "logs");
+  ASSIGN_OR_RETURN(session.log, RunLog::Create(session.fs, JoinPath(logs, "rank_00000.log")));
+  return absl::OkStatus();
+}
+
+RunFacts Facts(const TrainRequest& request, const Session& session) {
+  RunFacts facts = FactsOf(request.config, session.trainer->schedule());
+  facts.generation = session.generation;
+  facts.resumed_step = session.trainer->state().position.step;
+  facts.stop_step = request.max_steps;
+  facts.threads_per_rank = ThreadsOrCores(request.config.layout().threads_per_rank());
+  facts.memory_table = session.trainer->memory_table();
+  facts.data_table = session.data.blend_table;
+  return facts;
+}
+
+// A terminal's line that is written over has no place in a file.
+ObserveOptions ObserveTo(const TrainRequest& request, RunLog& log) {
+  ObserveOptions options;
+  options.run_dir = request.run_directory;
+  options.style.is_terminal = isatty(STDERR_FILENO) == 1;
+  options.style.color = options.style.is_terminal && std::getenv("NO_COLOR") == nullptr;
+  if (options.style.is_terminal) {
+    options.write = [](absl::string_view text) { std::fwrite(text.data(), 1, text.size(), stderr); };
+  } else {
+    options.write = [&log](absl::string_view text) { log.Text(text); };
+  }
+  return options;
+}
+
+int PrintOutcome(const TrainRequest& request, StopReason reason, const OutcomeObserver& outcome,
+                 const MemoryObserver& memory, const Session& session) {
+  const bool finished = reason == StopReason::kFinished;
+  const bool asked = reason == StopReason::kRequested;
+  std::printf("%s: step %lld, %lld tokens, run directory %s\n",
+              finished ? "finished" : (asked ? "saved, please restart" : "stopped at --max-steps"),
+              static_cast<long long>(session.trainer->state().position.step),
+              static_cast<long long>(session.trainer->state().position.tokens), request.run_directory.c_str());
+  if (outcome.loss().has_value()) std::printf("training loss: %.4f nats/token\n", *outcome.loss());
+  if (outcome.validation().has_value()) {
+    const ValidationResult& validation = *outcome.validation();
+    std::printf("validation loss: %.4f nats/token, %.4f bits/byte (step %lld)\n", validation.nats_per_token,
+                validation.bits_per_byte, static_cast<long long>(validation.step));
+  }
+  std::printf("%s\n", memory.ToString().c_str());
+  return static_cast<int>(asked ? ExitCode::kRestart : ExitCode::kDone);
+}
+
+int Train(const TrainRequest& request, Session& session) {
+  MemoryObserver memory(session.memory_before, session.trainer->arena_bytes());
+  OutcomeObserver outcome;
+  const RunFacts facts = Facts(request, session);
+  session.log->Text(StartBlock(facts));
+  absl::StatusOr<std::unique_ptr<RunObserver>> observer =
+      RunObserver::Open(session.fs, RealClock(), facts, ObserveTo(request, *session.log));
+  if (!observer.ok()) return Fail(Area::kRun, observer.status());
+  CheckpointObserver saver(session.fs, session.checkpoints, request.config, session.header, *session.log);
+  for (TrainObserver* each : std::initializer_list<TrainObserver*>{observer->get(), &outcome, &saver, &memory}) {
+    session.trainer->AddObserver(*each);
+  }
+  const absl::StatusOr<StopReason> reason = session.trainer->Run();
+  absl::Status written = (*observer)->end_status();
+  if (written.ok()) written = WriteReport(session.fs, request.run_directory);
+  if (reason.ok() && written.ok()) return PrintOutcome(request, *reason, outcome, memory, session);
+  const int code = Fail(Area::kRun, reason.ok() ? written : reason.status());
+  return IsStopOnPurpose(reason.status()) ? static_cast<int>(ExitCode::kStopped) : code;
+}
+
+}  // namespace
+
+int RunTraining(const TrainRequest& request) {
+  const absl::Status supported = CheckSupported(request.config);
+  if (!supported.ok()) return Fail(Area::kConfig, supported);
+  Session session;
+  absl::Status status = Prepare(request, session);
+  if (status.ok()) status = Claim(request, session);
+  if (!status.ok()) return Fail(Area::kData, status);
+
+  std::vector<std::string> notes;
+  const absl::StatusOr<std::optional<OpenedCheckpoint>> from = FindStart(request, session, notes);
+  if (!from.ok()) return Fail(Area::kData, from.status());
+  if (from->has_value()) {
+    const checkpoint::SnapshotHeader now = RunHeader(request.config, session.data, 0);
+    absl::StatusOr<std::vector<std::string>> harmless = CompareRuns((*from)->header(), now);
+    if (!harmless.ok()) return Fail(Area::kConfig, harmless.status());
+    for (const std::string& difference : *harmless) notes.push_back("differs, harmless: " + difference);
+    status = Restore(**from, session);
+  }
+  if (status.ok()) status = WriteRunFiles(request, session);
+  if (!status.ok()) return Fail(Area::kData, status);
+  session.header = RunHeader(request.config, session.data, session.generation);
+  for (const std::string& note : notes) session.log->Line(note);
+  return Train(request, session);
+}
+
+}  // namespace shoestring
