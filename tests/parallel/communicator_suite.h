@@ -1,14 +1,12 @@
 // The parity suite of communicators: what every body must do, member by member, against plain loops.
 #pragma once
 
-#include <cstring>
 #include <functional>
 #include <memory>
+#include <ostream>
 #include <string>
-#include <thread>
 #include <vector>
 
-#include "base/check.h"
 #include "gtest/gtest.h"
 #include "kernels/backend.h"
 #include "parallel/communicator.h"

@@ -2,6 +2,7 @@
 #include "trainer/optimizer.h"
 
 #include <cmath>
+#include <limits>
 #include <memory>
 
 #include "base/rng.h"
@@ -9,6 +10,7 @@
 #include "gtest/gtest.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "trainer/memory_block.h"
+#include "trainer/nan_guard.h"
 
 namespace shoestring {
 namespace {
@@ -72,6 +74,26 @@ TEST_F(OptimizerTest, NormHasOneBlockForEachMatrixOfAStackAndEach2To20Elements) 
   }
   EXPECT_EQ(result, std::sqrt(added));  // exactly: block sums in table order
   EXPECT_NEAR(result, std::sqrt(total), 1e-12 * result);
+}
+
+// Elements in the second block of a matrix, and in the last matrix of a stack, are named by row and column.
+TEST_F(OptimizerTest, TheFirstElementThatIsNotFiniteIsNamed) {
+  const std::vector<Parameter> table = {Make("experts", 3, 20, 30, true), Make("bias", 1, 1, 8, false, false),
+                                        Make("large", 1, 1100, 1000, true)};
+  GradientNorm norm(arena_, table);
+  const GradientSet gradients = RandomGradients(table);
+  const auto check = [&] {
+    norm.Compute(*backend_, *stream_, gradients);
+    return CheckGradients(*backend_, *stream_, table, gradients, norm.block_sums());
+  };
+  EXPECT_EQ(check(), absl::OkStatus());
+  gradients.of(2).as<float>()[1080 * 1000 + 7] = -std::numeric_limits<float>::infinity();
+  EXPECT_EQ(check().message(), "gradient of large is -inf at row 1080, column 7; no parameter was changed");
+  gradients.of(0).as<float>()[2 * 600 + 3 * 30 + 4] = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_EQ(check().message(),
+            "gradient of experts, matrix 2 of the stack is nan at row 3, column 4; no parameter was changed");
+  EXPECT_TRUE(IsStopOnPurpose(check()));
+  EXPECT_FALSE(IsStopOnPurpose(absl::FailedPreconditionError("another reason")));
 }
 
 TEST(ClipScaleTest, OnlyAboveTheLimit) {

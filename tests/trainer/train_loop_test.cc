@@ -347,6 +347,57 @@ TEST(TrainerTest, AStepAllocatesNothingOnTheHeap) {
   EXPECT_EQ(HeapCalls() - before, 0);
 }
 
+// Validation sequences that do not fill a micro-batch are padded with sequences that do not count: micro-batches of any
+// size give one mean, but for the order in which doubles are added.
+TEST(TrainerTest, ValidationDoesNotDependOnTheMicroBatch) {
+  std::vector<double> nats;
+  for (int micro_batch : {1, 2, 4, 8}) {
+    TinyRun run(TinyConfig("FP32", absl::StrCat("train { phase { sequence_length: 12 steps: 1 micro_batch: ",
+                                                micro_batch, " batch { sequences: 8 } learning_rate { constant: 0 } } ",
+                                                "validation { sequences: 5 } }")));
+    const auto result = run.trainer->RunValidation();
+    ASSERT_TRUE(result.ok()) << result.status();
+    EXPECT_EQ((*result)->targets, 5 * 12);
+    EXPECT_EQ((*result)->sequences, 5);
+    nats.push_back((*result)->nats_per_token);
+  }
+  EXPECT_NEAR(nats[0], std::log(61.0), 0.3);
+  for (double n : nats) EXPECT_NEAR(n, nats[0], 1e-12);
+}
+
+TEST(TrainerTest, ValidationUsesNoMoreThanThereIs) {
+  const config::RunConfig config = TinyConfig();
+  TrainData data = FormulaData(config);
+  data.validation_samples = 3;
+  TinyRun run(config, 1, {}, data);
+  EXPECT_EQ((*run.trainer->RunValidation())->sequences, 3);
+  data.validation = nullptr;
+  TinyRun without(config, 1, {}, data);
+  EXPECT_FALSE(without.trainer->RunValidation()->has_value());
+}
+
+TEST(TrainerTest, TheBatchGrowsWithTheRamp) {
+  TinyRun run(TinyConfig("BF16", R"(train { lanes: 2 phase {
+    sequence_length: 12 tokens: 600 micro_batch: 1
+    batch { ramp { from_sequences: 4 to_sequences: 12 over_tokens: 200 } } learning_rate { constant: 0.001 } } })"));
+  std::vector<int64_t> sequences, first_samples;
+  while (!run.trainer->schedule().Done(run.trainer->state().position)) {
+    const StepResult result = run.Step();
+    sequences.push_back(result.plan.sequences);
+    first_samples.push_back(result.plan.first_sample);
+    EXPECT_NEAR(result.loss, std::log(61.0), 0.5);
+  }
+  EXPECT_THAT(sequences, ElementsAre(4, 4, 6, 10, 12, 12, 12));
+  EXPECT_THAT(first_samples, ElementsAre(0, 4, 8, 14, 24, 36, 48));
+  EXPECT_EQ(run.trainer->arena_high_water_bytes(), run.trainer->arena_bytes());
+}
+
+TEST(TrainerTest, MemoryThatIsNotThereIsSaid) {
+  const absl::StatusOr<MemoryBlock> block = MemoryBlock::Map(int64_t{1} << 60);
+  EXPECT_EQ(block.status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(block.status().message(), HasSubstr("1152921504606846976 bytes"));
+}
+
 TEST(TrainerTest, WhatCannotRunIsRefused) {
   const std::unique_ptr<Backend> backend = MakeCpuBackend({});
   const config::RunConfig config = TinyConfig("FP8");
