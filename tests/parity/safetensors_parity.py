@@ -1,0 +1,53 @@
+#!/usr/bin/env python3
+"""Compares safetensors files that Shoestring wrote with what the reference library reads in them.
+
+    python3 -m venv VENV && VENV/bin/pip install safetensors numpy
+    VENV/bin/python tests/parity/safetensors_parity.py FILE.safetensors...
+
+For each file (a shard of a checkpoint, an exported model): the reference library must open it, must find
+names, dtypes and shapes as our own parse of the header does, and must read the same bytes. BF16 is compared as bytes.
+"""
+
+import json
+import struct
+import sys
+
+from safetensors import deserialize, safe_open
+
+
+def header_of(data):
+    (length,) = struct.unpack("<Q", data[:8])
+    return json.loads(data[8 : 8 + length]), 8 + length
+
+
+def compare(path):
+    with open(path, "rb") as file:
+        data = file.read()
+    header, start = header_of(data)
+    metadata = header.pop("__metadata__", {})
+    with safe_open(path, framework="numpy") as opened:
+        assert set(opened.keys()) == set(header), f"{path}: other names"
+        assert (opened.metadata() or {}) == metadata, f"{path}: other metadata"
+        for name in opened.keys():
+            assert list(opened.get_slice(name).get_shape()) == header[name]["shape"], f"{path}: {name}: other shape"
+    tensors = dict(deserialize(data))
+    for name, entry in header.items():
+        begin, end = entry["data_offsets"]
+        theirs = tensors[name]
+        assert theirs["dtype"] == entry["dtype"], f"{path}: {name}: dtype {theirs['dtype']}"
+        assert list(theirs["shape"]) == entry["shape"], f"{path}: {name}: shape {theirs['shape']}"
+        assert bytes(theirs["data"]) == data[start + begin : start + end], f"{path}: {name}: other bytes"
+    if start % 8:
+        raise AssertionError(f"{path}: data begins at byte {start}, not a multiple of 8")
+    print(f"{path}: {len(header)} tensors, {len(data)} bytes: the same")
+
+
+def main():
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    for path in sys.argv[1:]:
+        compare(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+// Writing a Hugging Face directory: weights piece by piece, then the small files that make it loadable.
+#include "trainer/export/export_hf.h"
+
+#include <algorithm>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/string_view.h"
+#include "base/check.h"
+#include "base/status_macros.h"
+#include "configs/hf_config.h"
+#include "configs/load.h"
+#include "data/tokenizer.h"
+#include "nlohmann/json.hpp"
+#include "trainer/checkpoint/directory.h"
+#include "trainer/checkpoint/safetensors.h"
+#include "trainer/export/hf_tensors.h"
+
+namespace shoestring {
+namespace {
+
+constexpr int64_t kPieceElements = int64_t{1} << 20;
+constexpr int64_t kDefaultPositions = 4096;
+
+absl::Status WriteSynced(FileSystem& fs, const std::string& path, absl::string_view contents) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<WritableFile> file, fs.Create(path));
+  RETURN_IF_ERROR(file->Append(contents));
+  RETURN_IF_ERROR(file->Sync());
+  return file->Close();
+}
+
+// One export: what is written where, and from what.
+class Exporter {
+ public:
+  Exporter(FileSystem& fs, std::string directory, const config::ModelConfig& model, WeightSource& weights,
+           const HfExport& options)
+      : fs_(fs),
+        directory_(std::move(directory)),
+        model_(model),
+        table_(BuildParameterTable(model)),
+        weights_(weights),
+        options_(options) {}
+
+  absl::Status Run() {
+    RETURN_IF_ERROR(fs_.CreateDirectories(directory_));
+    RETURN_IF_ERROR(WriteConfigs());  // first: it refuses what the format cannot say
+    if (IsDeepseekV2(model_)) RETURN_IF_ERROR(CheckNoRoutingBiases());
+    RETURN_IF_ERROR(WriteWeights());
+    if (!options_.tokenizer_json.empty()) RETURN_IF_ERROR(WriteTokenizer());
+    return fs_.SyncDirectory(directory_);
+  }
+  const HfExported& exported() const { return exported_; }
+
+ private:
+  std::string File(absl::string_view name) const { return JoinPath(directory_, name); }
+  DType DTypeOf(const HfTensor& tensor) const { return tensor.keeps_f32 ? DType::kF32 : options_.dtype; }
+  int64_t BytesOf(const HfTensor& tensor) const { return tensor.elements() * SizeOf(DTypeOf(tensor)); }
+
+  absl::Status WriteConfigs() {
+    config::HfExportOptions options;
+    options.max_position_embeddings = options_.max_position_embeddings;
+    if (options.max_position_embeddings == 0) {
+      options.max_position_embeddings =
+          model_.has_yarn() ? static_cast<int64_t>(model_.yarn().original_length() * model_.yarn().factor())
+                            : kDefaultPositions;
+    }
+    options.torch_dtype = options_.dtype == DType::kBF16 ? "bfloat16" : "float32";
+    options.mtp = options_.mtp;
+    ASSIGN_OR_RETURN(const std::string text, config::ExportHfConfig(model_, options));
+    RETURN_IF_ERROR(WriteSynced(fs_, File("config.json"), text));
+    const nlohmann::ordered_json generation = {
+        {"_from_model_config", true}, {"bos_token_id", model_.bos_id()}, {"eos_token_id", model_.eos_id()}};
+    return WriteSynced(fs_, File("generation_config.json"), generation.dump(2) + "\n");
+  }
+
+  absl::Status CheckNoRoutingBiases() {
+    for (const Parameter& p : table_) {
+      if (p.trained) continue;
+      ASSIGN_OR_RETURN(const DType dtype, weights_.DTypeOfParameter(p));
+      std::string bytes(static_cast<size_t>(p.elements() * SizeOf(dtype)), '\0');
+      RETURN_IF_ERROR(weights_.Read(p, 0, p.elements(), bytes.data()));
+      std::vector<float> values(static_cast<size_t>(p.elements()));
+      ConvertElements(bytes.data(), dtype, reinterpret_cast<char*>(values.data()), DType::kF32, p.elements());
+      if (std::all_of(values.begin(), values.end(), [](float value) { return value == 0; })) continue;
+      return absl::FailedPreconditionError(absl::StrCat(
+          p.name, " is not 0, but a softmax gate is exported as deepseek_v2, which has no routing biases"));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status WriteWeights() {
+    const std::vector<HfTensor> tensors =
+        HfTensorsOf(model_, table_, {.mtp = options_.mtp, .routing_biases = !IsDeepseekV2(model_)});
+    std::vector<std::vector<const HfTensor*>> files(1);
+    int64_t in_file = 0;
+    for (const HfTensor& tensor : tensors) {
+      if (in_file > 0 && in_file + BytesOf(tensor) > options_.max_shard_bytes) {
+        files.emplace_back();
+        in_file = 0;
+      }
+      files.back().push_back(&tensor);
+      in_file += BytesOf(tensor);
+      exported_.weight_bytes += BytesOf(tensor);
+    }
+    exported_.tensors = static_cast<int64_t>(tensors.size());
+    exported_.files = static_cast<int>(files.size());
+    nlohmann::json weight_map = nlohmann::json::object();
+    for (size_t i = 0; i < files.size(); ++i) {
+      const std::string name = files.size() == 1
+                                   ? "model.safetensors"
+                                   : absl::StrFormat("model-%05d-of-%05d.safetensors", i + 1, files.size());
+      RETURN_IF_ERROR(WriteFile(name, files[i]));
+      for (const HfTensor* tensor : files[i]) weight_map[tensor->name] = name;
+    }
+    if (files.size() == 1) return absl::OkStatus();
+    nlohmann::ordered_json index;
+    index["metadata"] = {{"total_size", exported_.weight_bytes}};
+    index["weight_map"] = weight_map;
+    return WriteSynced(fs_, File("model.safetensors.index.json"), index.dump(2) + "\n");
+  }
+
+  absl::Status WriteFile(const std::string& name, const std::vector<const HfTensor*>& tensors) {
+    std::vector<SafetensorsPlanEntry> entries;
+    for (const HfTensor* tensor : tensors) entries.push_back({tensor->name, DTypeOf(*tensor), tensor->shape});
+    const SafetensorsPlan plan = PlanSafetensors(entries, {{"format", "pt"}});
+    ASSIGN_OR_RETURN(const std::unique_ptr<WritableFile> file, fs_.Create(File(name)));
+    RETURN_IF_ERROR(file->Append(plan.prefix));
+    for (const size_t i : plan.order) RETURN_IF_ERROR(WriteTensor(*tensors[i], *file));
+    RETURN_IF_ERROR(file->Sync());
+    return file->Close();
+  }
+
+  absl::Status WriteTensor(const HfTensor& tensor, WritableFile& file) {
+    const Parameter& p = table_[tensor.parameter];
+    ASSIGN_OR_RETURN(const DType from, weights_.DTypeOfParameter(p));
+    const DType to = DTypeOf(tensor);
+    for (int64_t done = 0; done < tensor.elements(); done += kPieceElements) {
+      const int64_t count = std::min(kPieceElements, tensor.elements() - done);
+      read_.resize(static_cast<size_t>(count * SizeOf(from)));
+      converted_.resize(static_cast<size_t>(count * SizeOf(to)));
+      RETURN_IF_ERROR(weights_.Read(p, tensor.first_row * tensor.cols + done, count, read_.data()));
+      ConvertElements(read_.data(), from, converted_.data(), to, count);
+      RETURN_IF_ERROR(file.Append(converted_));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status WriteTokenizer() {
+    ASSIGN_OR_RETURN(const std::string json, ReadFile(fs_, options_.tokenizer_json));
+    RETURN_IF_ERROR(WriteSynced(fs_, File("tokenizer.json"), json));
+    std::string config;
+    if (options_.tokenizer_config_json.empty()) {
+      absl::StatusOr<Tokenizer> tokenizer = Tokenizer::Parse(json);
+      if (!tokenizer.ok()) return WithContext(tokenizer.status(), options_.tokenizer_json);
+      config = TokenizerConfig(*tokenizer);
+    } else {
+      ASSIGN_OR_RETURN(config, ReadFile(fs_, options_.tokenizer_config_json));
+    }
+    return WriteSynced(fs_, File("tokenizer_config.json"), config);
+  }
+
+  static std::string TokenizerConfig(const Tokenizer& tokenizer) {
+    nlohmann::ordered_json config = {{"tokenizer_class", "PreTrainedTokenizerFast"},
+                                     {"clean_up_tokenization_spaces", false}};
+    const SpecialIds& ids = tokenizer.special_ids();
+    const std::pair<const char*, int32_t> tokens[] = {
+        {"bos_token", ids.bos}, {"eos_token", ids.eos}, {"pad_token", ids.pad}};
+    for (const auto& [name, id] : tokens) {
+      if (id >= 0) config[name] = std::string(tokenizer.TokenBytes(id));
+    }
+    return config.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+  }
+
+  FileSystem& fs_;
+  const std::string directory_;
+  const config::ModelConfig& model_;
+  const std::vector<Parameter> table_;
+  WeightSource& weights_;
+  const HfExport& options_;
+  std::string read_, converted_;  // one piece of a tensor
+  HfExported exported_;
+};
+
+}  // namespace
+
+absl::StatusOr<HfExported> ExportHf(FileSystem& fs, const std::string& directory, const config::ModelConfig& model,
+                                    WeightSource& weights, const HfExport& options) {
+  CHECK(options.dtype == DType::kF32 || options.dtype == DType::kBF16);
+  if (Exists(fs, directory)) {
+    return absl::AlreadyExistsError(absl::StrCat(directory, ": exists already; name a new directory"));
+  }
+  RETURN_IF_ERROR(CreateDirectoriesDurably(fs, DirName(directory)));
+  ASSIGN_OR_RETURN(const std::string temporary, FreeName(fs, directory, "tmp"));
+  Exporter exporter(fs, temporary, model, weights, options);
+  absl::Status status = exporter.Run();
+  if (status.ok()) status = fs.Rename(temporary, directory);
+  if (!status.ok()) {
+    RemoveRecursively(fs, temporary).IgnoreError();  // the first failure is the one to tell
+    return status;
+  }
+  RETURN_IF_ERROR(fs.SyncDirectory(DirName(directory)));
+  return exporter.exported();
+}
+
+absl::StatusOr<HfExported> ExportCheckpointHf(FileSystem& fs, const std::string& checkpoint_path, StateKind kind,
+                                              const std::string& directory, const HfExport& options) {
+  ASSIGN_OR_RETURN(const OpenedCheckpoint checkpoint, OpenCheckpoint(fs, checkpoint_path));
+  ASSIGN_OR_RETURN(const config::LoadedConfig loaded,
+                   config::ParseConfig(checkpoint.header().config_textproto(), checkpoint_path));
+  ASSIGN_OR_RETURN(const std::unique_ptr<CheckpointWeights> weights, CheckpointWeights::Open(fs, checkpoint, kind));
+  HfExport filled = options;
+  const config::ModelConfig& model = loaded.config.model();
+  if (filled.max_position_embeddings == 0 && !model.has_yarn()) {
+    for (const auto& phase : loaded.config.train().phase()) {
+      filled.max_position_embeddings = std::max<int64_t>(filled.max_position_embeddings, phase.sequence_length());
+    }
+  }
+  return ExportHf(fs, directory, model, *weights, filled);
+}
+
+}  // namespace shoestring

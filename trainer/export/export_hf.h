@@ -1,0 +1,42 @@
+// Writes a model as a Hugging Face directory that other programs load.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/file_system.h"
+#include "configs/schema/model.pb.h"
+#include "kernels/tensor.h"
+#include "trainer/checkpoint/snapshot.h"
+#include "trainer/export/weight_source.h"
+
+namespace shoestring {
+
+struct HfExport {
+  DType dtype = DType::kBF16;               // or kF32
+  bool mtp = true;                          // false: --skip-mtp
+  int64_t max_shard_bytes = 5'000'000'000;  // of a weight file; one larger tensor still goes into one file
+  int64_t max_position_embeddings = 0;  // tokens; 0: what YaRN reaches, else the longest trained sequence, else 4096
+  std::string tokenizer_json{};         // path of the file to copy; empty: none
+  std::string tokenizer_config_json{};  // path; empty: one is made from tokenizer_json
+};
+
+struct HfExported {
+  int64_t tensors = 0;
+  int64_t weight_bytes = 0;
+  int files = 0;
+};
+
+// Writes `directory`, which must not exist: all of it is durable before it has its name. The source is read piece by
+// piece. Errors: ALREADY_EXISTS; FAILED_PRECONDITION when the format cannot say the model (configs/hf_config.h; a
+// deepseek_v2 with routing biases that are not 0) or a weight is missing; else those of reading and writing.
+absl::StatusOr<HfExported> ExportHf(FileSystem& fs, const std::string& directory, const config::ModelConfig& model,
+                                    WeightSource& weights, const HfExport& options);
+
+// The same from the checkpoint at `checkpoint_path`, whose config says the model; `kind` is kWeights or kEma.
+absl::StatusOr<HfExported> ExportCheckpointHf(FileSystem& fs, const std::string& checkpoint_path, StateKind kind,
+                                              const std::string& directory, const HfExport& options);
+
+}  // namespace shoestring
