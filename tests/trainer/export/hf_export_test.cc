@@ -15,6 +15,7 @@
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 #include "tests/base/temp_dir.h"
+#include "tests/data/tokenizer_fixture.h"
 #include "trainer/checkpoint/safetensors.h"
 #include "trainer/checkpoint/save.h"
 #include "trainer/export/export_hf.h"
@@ -324,6 +325,29 @@ TEST(HfExportTest, FromACheckpoint) {
   const absl::Status no_ema =
       ExportCheckpointHf(Fs(), saved->path, StateKind::kEma, dir.File("ema"), {.dtype = DType::kF32}).status();
   EXPECT_THAT(std::string(no_ema.message()), HasSubstr("holds no ema of"));
+}
+
+TEST(HfExportTest, TheTokenizerComesAlong) {
+  const config::ModelConfig model = SmallConfig().model();
+  Weights weights(model);
+  const TempDir dir;
+  const std::string json = MakeTokenizer(SmallSpec({{"a", "b"}})).ToJson();
+  ASSERT_TRUE(WriteFile(Fs(), dir.File("t.json"), json).ok());
+  Export(dir.File("hf"), model, weights, {.tokenizer_json = dir.File("t.json")});
+  EXPECT_EQ(*ReadFile(Fs(), dir.File("hf/tokenizer.json")), json);
+  const auto made = nlohmann::json::parse(*ReadFile(Fs(), dir.File("hf/tokenizer_config.json")));
+  EXPECT_EQ(made["eos_token"], DeepSeekV3SpecialTokens()[1]);
+  EXPECT_EQ(made["tokenizer_class"], "PreTrainedTokenizerFast");
+  ASSERT_TRUE(WriteFile(Fs(), dir.File("c.json"), "{\"x\": 1}").ok());
+  Export(dir.File("own"), model, weights,
+         {.tokenizer_json = dir.File("t.json"), .tokenizer_config_json = dir.File("c.json")});
+  EXPECT_EQ(*ReadFile(Fs(), dir.File("own/tokenizer_config.json")), "{\"x\": 1}");
+  ASSERT_TRUE(WriteFile(Fs(), dir.File("t.json"), "{").ok());
+  MemoryWeights source = weights.Source();
+  const absl::Status bad =
+      ExportHf(Fs(), dir.File("bad"), model, source, {.tokenizer_json = dir.File("t.json")}).status();
+  EXPECT_THAT(std::string(bad.message()), HasSubstr(dir.File("t.json")));
+  EXPECT_FALSE(Exists(Fs(), dir.File("bad")));
 }
 
 TEST(HfExportTest, AFailingDiskLeavesNoDirectory) {
