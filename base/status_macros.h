@@ -20,11 +20,12 @@ inline absl::Status WithContext(const absl::Status& status, absl::string_view co
 #define SHOESTRING_CONCAT_INNER(a, b) a##b
 #define SHOESTRING_CONCAT(a, b) SHOESTRING_CONCAT_INNER(a, b)
 
-#define RETURN_IF_ERROR(expression)                             \
-  do {                                                          \
-    if (absl::Status status_ = (expression); !status_.ok()) {   \
-      return status_;                                           \
-    }                                                           \
+// The local's name is one that no member has: an expression that names a member `status_` must mean the member.
+#define RETURN_IF_ERROR(expression)                                                         \
+  do {                                                                                      \
+    if (absl::Status return_if_error_result = (expression); !return_if_error_result.ok()) { \
+      return return_if_error_result;                                                        \
+    }                                                                                       \
   } while (false)
 
 #define ASSIGN_OR_RETURN(target, expression) \
