@@ -22,19 +22,18 @@ std::string DescribeOperands(const char* expression, const A& a, const B& b) {
 
 }  // namespace shoestring::internal
 
-#define CHECK(condition)                                                                      \
-  do {                                                                                        \
-    if (!(condition)) ::shoestring::internal::CheckFailed(__FILE__, __LINE__, #condition);    \
+#define CHECK(condition)                                                                   \
+  do {                                                                                     \
+    if (!(condition)) ::shoestring::internal::CheckFailed(__FILE__, __LINE__, #condition); \
   } while (false)
 
-#define SHOESTRING_CHECK_OP(op, a, b)                                                          \
-  do {                                                                                         \
-    const auto& check_a_ = (a);                                                                \
-    const auto& check_b_ = (b);                                                                \
-    if (!(check_a_ op check_b_))                                                               \
-      ::shoestring::internal::CheckFailed(                                                     \
-          __FILE__, __LINE__,                                                                  \
-          ::shoestring::internal::DescribeOperands(#a " " #op " " #b, check_a_, check_b_));    \
+#define SHOESTRING_CHECK_OP(op, a, b)                                                                           \
+  do {                                                                                                          \
+    const auto& check_a_ = (a);                                                                                 \
+    const auto& check_b_ = (b);                                                                                 \
+    if (!(check_a_ op check_b_))                                                                                \
+      ::shoestring::internal::CheckFailed(                                                                      \
+          __FILE__, __LINE__, ::shoestring::internal::DescribeOperands(#a " " #op " " #b, check_a_, check_b_)); \
   } while (false)
 
 #define CHECK_EQ(a, b) SHOESTRING_CHECK_OP(==, a, b)

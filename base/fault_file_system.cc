@@ -19,36 +19,21 @@ absl::string_view FirstHalf(absl::string_view data) { return data.substr(0, data
 
 absl::string_view FileOperationName(FileOperation operation) {
   switch (operation) {
-    case FileOperation::kCreate:
-      return "create";
-    case FileOperation::kOpenForAppend:
-      return "open for append";
-    case FileOperation::kAppend:
-      return "append";
-    case FileOperation::kSync:
-      return "sync";
-    case FileOperation::kClose:
-      return "close";
-    case FileOperation::kRename:
-      return "rename";
-    case FileOperation::kRemove:
-      return "remove";
-    case FileOperation::kSyncDirectory:
-      return "sync directory";
-    case FileOperation::kCreateDirectories:
-      return "create directories";
-    case FileOperation::kTruncate:
-      return "truncate";
-    case FileOperation::kOpenForRead:
-      return "open for read";
-    case FileOperation::kRead:
-      return "read";
-    case FileOperation::kMap:
-      return "map";
-    case FileOperation::kStat:
-      return "stat";
-    case FileOperation::kList:
-      return "list";
+    case FileOperation::kCreate: return "create";
+    case FileOperation::kOpenForAppend: return "open for append";
+    case FileOperation::kAppend: return "append";
+    case FileOperation::kSync: return "sync";
+    case FileOperation::kClose: return "close";
+    case FileOperation::kRename: return "rename";
+    case FileOperation::kRemove: return "remove";
+    case FileOperation::kSyncDirectory: return "sync directory";
+    case FileOperation::kCreateDirectories: return "create directories";
+    case FileOperation::kTruncate: return "truncate";
+    case FileOperation::kOpenForRead: return "open for read";
+    case FileOperation::kRead: return "read";
+    case FileOperation::kMap: return "map";
+    case FileOperation::kStat: return "stat";
+    case FileOperation::kList: return "list";
   }
   return "?";
 }
@@ -284,16 +269,11 @@ FaultFileSystem::Verdict FaultFileSystem::Judge(FileOperation operation, const s
   const Extent partly = operation == FileOperation::kAppend ? Extent::kHalf : Extent::kNothing;
   dead_ = fault == Fault::kKillBefore || fault == Fault::kKillDuring || fault == Fault::kKillAfter;
   switch (fault) {
-    case Fault::kFail:
-      return {Extent::kNothing, failure};
-    case Fault::kShortAppend:
-      return {partly, failure};
-    case Fault::kKillBefore:
-      return {Extent::kNothing, killed};
-    case Fault::kKillDuring:
-      return {partly, killed};
-    case Fault::kKillAfter:
-      return {Extent::kAll, killed};
+    case Fault::kFail: return {Extent::kNothing, failure};
+    case Fault::kShortAppend: return {partly, failure};
+    case Fault::kKillBefore: return {Extent::kNothing, killed};
+    case Fault::kKillDuring: return {partly, killed};
+    case Fault::kKillAfter: return {Extent::kAll, killed};
   }
   return {Extent::kNothing, failure};
 }

@@ -21,20 +21,15 @@ namespace {
 
 absl::StatusCode CodeOfErrno(int error) {
   switch (error) {
-    case ENOENT:
-      return absl::StatusCode::kNotFound;
-    case EEXIST:
-      return absl::StatusCode::kAlreadyExists;
+    case ENOENT: return absl::StatusCode::kNotFound;
+    case EEXIST: return absl::StatusCode::kAlreadyExists;
     case EACCES:
     case EPERM:
-    case EROFS:
-      return absl::StatusCode::kPermissionDenied;
+    case EROFS: return absl::StatusCode::kPermissionDenied;
     case ENOSPC:
     case EDQUOT:
-    case EFBIG:
-      return absl::StatusCode::kResourceExhausted;
-    default:
-      return absl::StatusCode::kUnavailable;
+    case EFBIG: return absl::StatusCode::kResourceExhausted;
+    default: return absl::StatusCode::kUnavailable;
   }
 }
 

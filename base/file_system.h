@@ -48,16 +48,16 @@ struct FileInfo {
 class FileSystem {
  public:
   virtual ~FileSystem() = default;
-  virtual absl::StatusOr<std::unique_ptr<WritableFile>> Create(const std::string& path) = 0;        // truncates
-  virtual absl::StatusOr<std::unique_ptr<WritableFile>> OpenForAppend(const std::string& path) = 0; // creates
+  virtual absl::StatusOr<std::unique_ptr<WritableFile>> Create(const std::string& path) = 0;         // truncates
+  virtual absl::StatusOr<std::unique_ptr<WritableFile>> OpenForAppend(const std::string& path) = 0;  // creates
   virtual absl::StatusOr<std::unique_ptr<ReadableFile>> OpenForRead(const std::string& path) = 0;
   virtual absl::StatusOr<std::unique_ptr<MappedFile>> Map(const std::string& path) = 0;
   virtual absl::StatusOr<FileInfo> Stat(const std::string& path) = 0;
   virtual absl::StatusOr<std::vector<std::string>> List(const std::string& directory) = 0;  // names, sorted
-  virtual absl::Status CreateDirectories(const std::string& path) = 0;  // with parents; fine if it exists
+  virtual absl::Status CreateDirectories(const std::string& path) = 0;              // with parents; fine if it exists
   virtual absl::Status Rename(const std::string& from, const std::string& to) = 0;  // atomic; replaces files
-  virtual absl::Status Remove(const std::string& path) = 0;             // one file or one empty directory
-  virtual absl::Status SyncDirectory(const std::string& path) = 0;      // makes names in it durable
+  virtual absl::Status Remove(const std::string& path) = 0;                         // one file or one empty directory
+  virtual absl::Status SyncDirectory(const std::string& path) = 0;                  // makes names in it durable
   virtual absl::Status Truncate(const std::string& path, int64_t size_bytes) = 0;
 };
 
@@ -67,7 +67,8 @@ FileSystem& PosixFileSystem();
 // Helpers over any file system.
 absl::StatusOr<std::string> ReadFile(FileSystem& fs, const std::string& path);
 absl::Status WriteFile(FileSystem& fs, const std::string& path, absl::string_view contents);
-// Temporary name, sync, rename, sync of the directory: after OK the file is whole and durable; before, the old one stands.
+// Temporary name, sync, rename, sync of the directory: after OK the file is whole and durable; before, the old one
+// stands.
 absl::Status WriteFileDurably(FileSystem& fs, const std::string& path, absl::string_view contents);
 bool Exists(FileSystem& fs, const std::string& path);
 absl::Status RemoveRecursively(FileSystem& fs, const std::string& path);

@@ -15,12 +15,9 @@ namespace {
 
 char Letter(Severity severity) {
   switch (severity) {
-    case Severity::kInfo:
-      return 'I';
-    case Severity::kWarning:
-      return 'W';
-    case Severity::kError:
-      return 'E';
+    case Severity::kInfo: return 'I';
+    case Severity::kWarning: return 'W';
+    case Severity::kError: return 'E';
   }
   return '?';
 }

@@ -16,9 +16,9 @@ enum class RngPurpose : uint32_t {
   kFim = 3,         // stream: document
   kTokenSplit = 4,  // stream: document
   kBlend = 5,
-  kSample = 6,      // text generation
+  kSample = 6,  // text generation
   kTest = 7,
-  kHoldOut = 8,     // stream: document
+  kHoldOut = 8,  // stream: document
 };
 
 using Philox4 = std::array<uint32_t, 4>;
@@ -45,8 +45,8 @@ class Rng {
 
   // Four independent 32-bit numbers of block `index`.
   Philox4 Block(uint64_t index) const {
-    return Philox({static_cast<uint32_t>(index), static_cast<uint32_t>(index >> 32),
-                   static_cast<uint32_t>(stream_), static_cast<uint32_t>(stream_ >> 32)},
+    return Philox({static_cast<uint32_t>(index), static_cast<uint32_t>(index >> 32), static_cast<uint32_t>(stream_),
+                   static_cast<uint32_t>(stream_ >> 32)},
                   key0_, key1_);
   }
   uint64_t Bits64(uint64_t index) const {

@@ -30,18 +30,12 @@ std::string Text(const Message& message) {
 void SayDefault(const FieldDescriptor* field, Message& message) {
   const Reflection* reflection = message.GetReflection();
   switch (field->cpp_type()) {
-    case FieldDescriptor::CPPTYPE_INT32:
-      return reflection->SetInt32(&message, field, field->default_value_int32());
-    case FieldDescriptor::CPPTYPE_INT64:
-      return reflection->SetInt64(&message, field, field->default_value_int64());
-    case FieldDescriptor::CPPTYPE_DOUBLE:
-      return reflection->SetDouble(&message, field, field->default_value_double());
-    case FieldDescriptor::CPPTYPE_BOOL:
-      return reflection->SetBool(&message, field, field->default_value_bool());
-    case FieldDescriptor::CPPTYPE_ENUM:
-      return reflection->SetEnum(&message, field, field->default_value_enum());
-    default:
-      CHECK_EQ(field->full_name(), "a field whose type has defaults");
+    case FieldDescriptor::CPPTYPE_INT32: return reflection->SetInt32(&message, field, field->default_value_int32());
+    case FieldDescriptor::CPPTYPE_INT64: return reflection->SetInt64(&message, field, field->default_value_int64());
+    case FieldDescriptor::CPPTYPE_DOUBLE: return reflection->SetDouble(&message, field, field->default_value_double());
+    case FieldDescriptor::CPPTYPE_BOOL: return reflection->SetBool(&message, field, field->default_value_bool());
+    case FieldDescriptor::CPPTYPE_ENUM: return reflection->SetEnum(&message, field, field->default_value_enum());
+    default: CHECK_EQ(field->full_name(), "a field whose type has defaults");
   }
 }
 

@@ -30,17 +30,14 @@ int Directions(const LayoutConfig& layout) { return layout.has_dualpipe() ? 2 : 
 int64_t StagesOfSchedule(const LayoutConfig& layout) {
   const int64_t ranks = layout.pipeline_ranks();
   switch (layout.schedule_case()) {
-    case LayoutConfig::kInterleaved:
-      return ranks * layout.interleaved().chunks();
+    case LayoutConfig::kInterleaved: return ranks * layout.interleaved().chunks();
     case LayoutConfig::kZbV:
-    case LayoutConfig::kDualpipeV:
-      return 2 * ranks;
+    case LayoutConfig::kDualpipeV: return 2 * ranks;
     case LayoutConfig::kGpipe:
     case LayoutConfig::kOneFOneB:
     case LayoutConfig::kZbH1:
     case LayoutConfig::kDualpipe:
-    case LayoutConfig::SCHEDULE_NOT_SET:
-      return ranks;
+    case LayoutConfig::SCHEDULE_NOT_SET: return ranks;
   }
   return ranks;
 }

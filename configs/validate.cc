@@ -30,12 +30,9 @@ double NumberOf(const FieldValue& value) {
   switch (field->cpp_type()) {
     case FieldDescriptor::CPPTYPE_INT32:
       return i < 0 ? reflection.GetInt32(value.message, field) : reflection.GetRepeatedInt32(value.message, field, i);
-    case FieldDescriptor::CPPTYPE_INT64:
-      return static_cast<double>(reflection.GetInt64(value.message, field));
-    case FieldDescriptor::CPPTYPE_UINT64:
-      return static_cast<double>(reflection.GetUInt64(value.message, field));
-    default:
-      return reflection.GetDouble(value.message, field);
+    case FieldDescriptor::CPPTYPE_INT64: return static_cast<double>(reflection.GetInt64(value.message, field));
+    case FieldDescriptor::CPPTYPE_UINT64: return static_cast<double>(reflection.GetUInt64(value.message, field));
+    default: return reflection.GetDouble(value.message, field);
   }
 }
 

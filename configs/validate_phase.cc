@@ -50,9 +50,7 @@ void ValidateBatch(const PhaseSettings& settings, const std::string& path, Findi
                      absl::StrCat("at most ", kMaxMicroBatchTokens));
   if (!phase.has_batch()) return;
   switch (phase.batch().shape_case()) {
-    case BatchSchedule::kSequences:
-      whole("sequences", phase.batch().sequences());
-      return;
+    case BatchSchedule::kSequences: whole("sequences", phase.batch().sequences()); return;
     case BatchSchedule::kRamp: {
       const BatchRamp& ramp = phase.batch().ramp();
       whole("ramp.from_sequences", ramp.from_sequences());

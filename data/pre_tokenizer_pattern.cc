@@ -115,21 +115,16 @@ class Translator {
         Take(absl::StartsWith(rest_, "[^") ? 2 : 1);
         if (absl::StartsWith(rest_, "]")) return Refuse("an empty class; write '\\]' for the bracket");
         return absl::OkStatus();
-      case '(':
-        return Group();
-      case '{':
-        return Counted();
+      case '(': return Group();
+      case '{': return Counted();
       case '?':
       case '*':
-      case '+':
-        return Quantifier();
+      case '+': return Quantifier();
       case '^':
       case '$':
         return Refuse(
             absl::StrCat("the anchor '", rest_.substr(0, 1), "' differs between engines and is not supported"));
-      default:
-        Take(1);
-        return absl::OkStatus();
+      default: Take(1); return absl::OkStatus();
     }
   }
 

@@ -29,12 +29,9 @@ T Load(absl::string_view bytes, int64_t offset) {
 int64_t BytesOfType(uint8_t code) {
   switch (static_cast<TokenType>(code)) {
     case TokenType::kU16:
-    case TokenType::kI16:
-      return 2;
-    case TokenType::kI32:
-      return 4;
-    case TokenType::kI64:
-      return 8;
+    case TokenType::kI16: return 2;
+    case TokenType::kI32: return 4;
+    case TokenType::kI64: return 8;
   }
   return 0;
 }
@@ -248,14 +245,10 @@ absl::Status ShardReader::Read(int64_t first, int64_t count, int32_t* out) const
   if (count == 0) return absl::OkStatus();
   if (verify_blocks_) RETURN_IF_ERROR(VerifyBytes(first * token_bytes_, count * token_bytes_));
   switch (type_) {
-    case TokenType::kU16:
-      return Convert<uint16_t>(first, count, out);
-    case TokenType::kI16:
-      return Convert<int16_t>(first, count, out);
-    case TokenType::kI32:
-      return Convert<int32_t>(first, count, out);
-    case TokenType::kI64:
-      return Convert<int64_t>(first, count, out);
+    case TokenType::kU16: return Convert<uint16_t>(first, count, out);
+    case TokenType::kI16: return Convert<int16_t>(first, count, out);
+    case TokenType::kI32: return Convert<int32_t>(first, count, out);
+    case TokenType::kI64: return Convert<int64_t>(first, count, out);
   }
   return absl::InternalError("token type changed after it was checked");
 }

@@ -24,26 +24,16 @@ std::string Mebibytes(int64_t bytes) { return absl::StrFormat("%.3f MiB", static
 
 const char* Name(Purpose purpose) {
   switch (purpose) {
-    case Purpose::kMasterWeights:
-      return "master_weights";
-    case Purpose::kComputeWeights:
-      return "compute_weights";
-    case Purpose::kGradients:
-      return "gradients";
-    case Purpose::kMoments:
-      return "moments";
-    case Purpose::kEma:
-      return "ema";
-    case Purpose::kActivations:
-      return "activations";
-    case Purpose::kPending:
-      return "pending";
-    case Purpose::kExchange:
-      return "exchange";
-    case Purpose::kScratch:
-      return "scratch";
-    case Purpose::kData:
-      return "data";
+    case Purpose::kMasterWeights: return "master_weights";
+    case Purpose::kComputeWeights: return "compute_weights";
+    case Purpose::kGradients: return "gradients";
+    case Purpose::kMoments: return "moments";
+    case Purpose::kEma: return "ema";
+    case Purpose::kActivations: return "activations";
+    case Purpose::kPending: return "pending";
+    case Purpose::kExchange: return "exchange";
+    case Purpose::kScratch: return "scratch";
+    case Purpose::kData: return "data";
   }
   CHECK(false);
   return "";

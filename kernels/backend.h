@@ -1,7 +1,7 @@
 // The menu of the hardware: every operation that training needs, at the granularity of a fused GPU kernel.
 //
-// Public methods check shapes and dtypes and abort on a mismatch (a programmer's error); private bodies compute. Work is
-// enqueued on an explicit stream in order; the CPU backend has finished when a call returns. No operation allocates:
+// Public methods check shapes and dtypes and abort on a mismatch (a programmer's error); private bodies compute. Work
+// is enqueued on an explicit stream in order; the CPU backend has finished when a call returns. No operation allocates:
 // what needs space takes a `workspace`. The plain float64 loop that defines each operation is in
 // tests/kernels/reference/; every backend is tested against it.
 //
@@ -43,8 +43,8 @@ class Backend {
   void Zero(Stream& stream, View x);
   // y = x, converting between f32 and bf16 (to nearest even). Shapes equal.
   void Copy(Stream& stream, ConstView x, View y);
-  void CopyToHost(Stream& stream, ConstView x, void* host);         // x contiguous; complete after Synchronize
-  void CopyFromHost(Stream& stream, const void* host, View x);      // host bytes may be reused after Synchronize
+  void CopyToHost(Stream& stream, ConstView x, void* host);     // x contiguous; complete after Synchronize
+  void CopyFromHost(Stream& stream, const void* host, View x);  // host bytes may be reused after Synchronize
 
   // --- elementwise --------------------------------------------------------------------------------------------------
   // y = a + b, added in f32, rounded once. Any may alias.
@@ -61,7 +61,8 @@ class Backend {
   void GroupedGemm(Stream& stream, GemmLayout layout, const Segments& segments, Operand a, Operand b, View c,
                    bool accumulate = false);
 
-  // --- norms, positions, attention, activation ------------------------------------------------------------------------
+  // --- norms, positions, attention, activation
+  // ------------------------------------------------------------------------
   void RmsNorm(Stream& stream, const RmsNormArgs& args);
   void RmsNormBackwardInput(Stream& stream, const RmsNormBackwardInputArgs& args);
   void RmsNormBackwardWeight(Stream& stream, const RmsNormBackwardWeightArgs& args);
@@ -72,7 +73,8 @@ class Backend {
   void SwiGlu(Stream& stream, const SwiGluArgs& args, MutableOperand y);
   void SwiGluBackward(Stream& stream, const SwiGluArgs& args, ConstView dy, View d_gate_up, View d_row_weight);
 
-  // --- router and exchange of tokens ------------------------------------------------------------------------------------
+  // --- router and exchange of tokens
+  // ------------------------------------------------------------------------------------
   void Gate(Stream& stream, const GateArgs& args, const GateResult& result);
   void GateBackward(Stream& stream, const GateArgs& args, const GateBackwardArgs& grads);
   void SequenceBalance(Stream& stream, const SequenceBalanceArgs& args);
@@ -82,13 +84,15 @@ class Backend {
   void ScatterChosen(Stream& stream, ConstView row_values, ConstView slot_row, View chosen_values);
   void CombineRows(Stream& stream, const CombineArgs& args, View out);
 
-  // --- ends of the model ------------------------------------------------------------------------------------------------
+  // --- ends of the model
+  // ------------------------------------------------------------------------------------------------
   void Embedding(Stream& stream, ConstView ids, ConstView table, View x);
   void EmbeddingBackward(Stream& stream, ConstView ids, ConstView dx, View d_table);
   void CrossEntropy(Stream& stream, const CrossEntropyArgs& args);
   void SumRows(Stream& stream, ConstView x, View sum);
 
-  // --- optimizer --------------------------------------------------------------------------------------------------------
+  // --- optimizer
+  // --------------------------------------------------------------------------------------------------------
   void SquaredNorm(Stream& stream, ConstView x, View block_sums);
   void AdamW(Stream& stream, const AdamWArgs& args);
   void Ema(Stream& stream, ConstView weights, double decay, View ema);

@@ -1,6 +1,7 @@
 // The arguments of the backend's operations: shapes, dtypes and meaning of every tensor that an operation touches.
 //
-// "act" is bf16, or f32 in the FP32 mode. All reductions run in FP32 (or wider) in an order that depends on shapes only.
+// "act" is bf16, or f32 in the FP32 mode. All reductions run in FP32 (or wider) in an order that depends on shapes
+// only.
 #pragma once
 
 #include <cstdint>
@@ -11,16 +12,16 @@ namespace shoestring {
 
 enum class GemmLayout { kNT, kNN, kTN };
 
-// y = x * rsqrt(mean(x^2) + eps) * gain, over the columns, in f32. With `delta`: sum = x + delta is rounded to act first,
-// stored, and normalised in the place of x (residual add fused with the norm that follows it).
+// y = x * rsqrt(mean(x^2) + eps) * gain, over the columns, in f32. With `delta`: sum = x + delta is rounded to act
+// first, stored, and normalised in the place of x (residual add fused with the norm that follows it).
 struct RmsNormArgs {
-  ConstView x;         // [T, D] act
-  ConstView delta;     // [T, D] act, or empty
-  View sum;            // [T, D] act; written when delta is given; may alias x
-  ConstView gain;      // [1, D] act or f32
+  ConstView x;      // [T, D] act
+  ConstView delta;  // [T, D] act, or empty
+  View sum;         // [T, D] act; written when delta is given; may alias x
+  ConstView gain;   // [1, D] act or f32
   double eps = 0;
-  MutableOperand y;    // [T, D] act, or FP8 with scales; rows may be strided
-  View inverse_rms;    // [1, T] f32, or empty when nobody needs it
+  MutableOperand y;  // [T, D] act, or FP8 with scales; rows may be strided
+  View inverse_rms;  // [1, T] f32, or empty when nobody needs it
 };
 
 // dx = add + gradient of RmsNorm's y with respect to its (summed) input.
@@ -44,13 +45,13 @@ struct RmsNormBackwardWeightArgs {
 // Rotates interleaved pairs (2j, 2j+1) of `heads` stripes of columns: stripe h covers columns
 // [h * head_stride + offset, ... + 2 * pairs). Row t sits at position positions[t]. In place. Inverse: backward.
 struct RopeArgs {
-  View x;                // [T, >= heads * head_stride] act
+  View x;  // [T, >= heads * head_stride] act
   int64_t heads = 1;
   int64_t head_stride = 0;
   int64_t offset = 0;
-  ConstView cos_table;   // [max_position, pairs] f32
-  ConstView sin_table;   // [max_position, pairs] f32
-  ConstView positions;   // [1, T] i32
+  ConstView cos_table;  // [max_position, pairs] f32
+  ConstView sin_table;  // [max_position, pairs] f32
+  ConstView positions;  // [1, T] i32
   bool inverse = false;
 };
 
@@ -66,20 +67,20 @@ struct AttentionShape {
 // Causal multi-head latent attention core (DeepSeek-V3 report, equations 9-10), softmax in f32.
 struct AttentionArgs {
   AttentionShape shape;
-  double scale = 0;            // multiplies q.k
-  ConstView q;                 // [T, H*(nope+rope)] act, rope part already rotated
-  ConstView kv;                // [T, H*(nope+value)] act: a head's key part, then its value
-  ConstView k_rope;            // [T, rope] act, rotated; rows may be strided
-  ConstView first_visible;     // [1, T] i32: first position of the sequence that a token may see, or empty (0)
+  double scale = 0;         // multiplies q.k
+  ConstView q;              // [T, H*(nope+rope)] act, rope part already rotated
+  ConstView kv;             // [T, H*(nope+value)] act: a head's key part, then its value
+  ConstView k_rope;         // [T, rope] act, rotated; rows may be strided
+  ConstView first_visible;  // [1, T] i32: first position of the sequence that a token may see, or empty (0)
 };
 
 struct AttentionBackwardArgs {
-  ConstView out;           // [T, H*value] act, from forward
-  ConstView log_sum_exp;   // [T, H] f32, from forward
-  ConstView d_out;         // [T, H*value] act
-  View d_q;                // as q; assigned
-  View d_kv;               // as kv; assigned
-  View d_k_rope;           // [T, rope] act; assigned; the sum over heads in head order, rounded once; may be strided
+  ConstView out;          // [T, H*value] act, from forward
+  ConstView log_sum_exp;  // [T, H] f32, from forward
+  ConstView d_out;        // [T, H*value] act
+  View d_q;               // as q; assigned
+  View d_kv;              // as kv; assigned
+  View d_k_rope;          // [T, rope] act; assigned; the sum over heads in head order, rounded once; may be strided
 };
 
 // y = silu(gate) * up * row_weight. The gate weight of an expert multiplies here, before the down projection.
@@ -94,21 +95,21 @@ enum class GroupScore { kTop2Sum, kMax };
 
 // Affinities and choice of experts (DeepSeek-V3 report, equations 12-16, and section 2.1.2).
 struct GateArgs {
-  ConstView logits;      // [T, E] f32
-  ConstView bias;        // [1, E] f32: steers the choice, never the weight; or empty (0)
+  ConstView logits;  // [T, E] f32
+  ConstView bias;    // [1, E] f32: steers the choice, never the weight; or empty (0)
   GateKind kind = GateKind::kSigmoid;
   GroupScore group_score = GroupScore::kTop2Sum;
-  int64_t groups = 1;        // E is divided into equal neighbouring groups
-  int64_t groups_kept = 1;   // groups of a token, by score of biased affinities; ties: lower group
-  int64_t chosen = 1;        // K; ties: lower expert
-  bool renormalize = true;   // divide by the sum of the chosen scores (+1e-20)
+  int64_t groups = 1;       // E is divided into equal neighbouring groups
+  int64_t groups_kept = 1;  // groups of a token, by score of biased affinities; ties: lower group
+  int64_t chosen = 1;       // K; ties: lower expert
+  bool renormalize = true;  // divide by the sum of the chosen scores (+1e-20)
   double scaling = 1.0;
 };
 struct GateResult {
-  View scores;        // [T, E] f32: sigmoid, or softmax over E
-  View experts;       // [T, K] i32, ascending by expert id
-  View weights;       // [T, K] f32
-  View counts;        // [1, E] i64; accumulated: tokens that chose each expert
+  View scores;   // [T, E] f32: sigmoid, or softmax over E
+  View experts;  // [T, K] i32, ascending by expert id
+  View weights;  // [T, K] f32
+  View counts;   // [1, E] i64; accumulated: tokens that chose each expert
 };
 // d_logits = gradient through weights (choice held fixed) + d_scores through the gate function; assigned.
 struct GateBackwardArgs {
@@ -133,12 +134,12 @@ struct SequenceBalanceArgs {
 
 // From choices to rows: the (token, slot) pairs are sorted by expert, then token. Row r belongs to one pair.
 struct PlanDispatchArgs {
-  ConstView experts;   // [T, K] i32
+  ConstView experts;  // [T, K] i32
   int64_t expert_count = 0;
-  View offsets;        // [1, E+1] i32
-  View row_token;      // [1, T*K] i32: token of each row
-  View row_slot;       // [1, T*K] i32: token * K + slot of each row
-  View slot_row;       // [T, K] i32: row of each pair
+  View offsets;    // [1, E+1] i32
+  View row_token;  // [1, T*K] i32: token of each row
+  View row_slot;   // [1, T*K] i32: token * K + slot of each row
+  View slot_row;   // [T, K] i32: row of each pair
 };
 
 // GatherRows: y[r] = x[row_token[r]] for rows below the last offset.
@@ -147,21 +148,21 @@ struct PlanDispatchArgs {
 // CombineRows: out[t] = base[t] + sum over the token's slots of y[slot_row[t, k]]: inside a routing group in f32 in
 // expert order, one rounding to act a group, groups added in f32 in order, then base, one last rounding.
 struct CombineArgs {
-  ConstView y;            // [R, D] act
-  ConstView slot_row;     // [T, K] i32
-  ConstView experts;      // [T, K] i32, ascending
+  ConstView y;         // [R, D] act
+  ConstView slot_row;  // [T, K] i32
+  ConstView experts;   // [T, K] i32, ascending
   int64_t experts_per_group = 1;
-  ConstView base;         // [T, D] act, or empty (0)
+  ConstView base;  // [T, D] act, or empty (0)
 };
 
 // Softmax cross-entropy. loss[t] = log sum exp(logits[t]) - logits[t, target], 0 where target is -1.
 // d_logits[t] = grad_scale * (softmax - onehot), 0 where target is -1; skipped when empty.
 struct CrossEntropyArgs {
-  ConstView logits;    // [T, V] f32
-  ConstView targets;   // [1, T] i32
+  ConstView logits;   // [T, V] f32
+  ConstView targets;  // [1, T] i32
   double grad_scale = 0;
-  View loss;           // [1, T] f32
-  View d_logits;       // [T, V] act or f32; may alias logits when the dtypes are equal
+  View loss;      // [1, T] f32
+  View d_logits;  // [T, V] act or f32; may alias logits when the dtypes are equal
 };
 
 // Embedding: x[t] = table[ids[t]]. EmbeddingBackward: d_table[ids[t]] += dx[t] in token order (f32).
@@ -173,18 +174,18 @@ struct CrossEntropyArgs {
 // w -= lr * (m_hat / (sqrt(v_hat) + eps) + decay * w). m and v are f32 or bf16 (rounded to nearest even on store, the
 // update uses the unrounded ones). All contiguous, same element count.
 struct AdamWArgs {
-  View master;              // f32
-  ConstView grad;           // f32
-  View m;                   // f32 or bf16
-  View v;                   // f32 or bf16
-  View compute;             // act copy, or empty
+  View master;     // f32
+  ConstView grad;  // f32
+  View m;          // f32 or bf16
+  View v;          // f32 or bf16
+  View compute;    // act copy, or empty
   double learning_rate = 0;
   double beta1 = 0.9;
   double beta2 = 0.95;
   double eps = 1e-8;
   double weight_decay = 0;
-  double grad_scale = 1;    // clipping
-  int64_t step = 1;         // from 1; for bias correction
+  double grad_scale = 1;  // clipping
+  int64_t step = 1;       // from 1; for bias correction
 };
 // Ema: ema = decay * ema + (1 - decay) * weights; f32.
 

@@ -52,12 +52,30 @@ struct BF16 {
 
 template <typename T>
 struct DTypeOf;
-template <> struct DTypeOf<float> { static constexpr DType value = DType::kF32; };
-template <> struct DTypeOf<BF16> { static constexpr DType value = DType::kBF16; };
-template <> struct DTypeOf<int32_t> { static constexpr DType value = DType::kI32; };
-template <> struct DTypeOf<int64_t> { static constexpr DType value = DType::kI64; };
-template <> struct DTypeOf<double> { static constexpr DType value = DType::kF64; };
-template <> struct DTypeOf<uint8_t> { static constexpr DType value = DType::kU8; };
+template <>
+struct DTypeOf<float> {
+  static constexpr DType value = DType::kF32;
+};
+template <>
+struct DTypeOf<BF16> {
+  static constexpr DType value = DType::kBF16;
+};
+template <>
+struct DTypeOf<int32_t> {
+  static constexpr DType value = DType::kI32;
+};
+template <>
+struct DTypeOf<int64_t> {
+  static constexpr DType value = DType::kI64;
+};
+template <>
+struct DTypeOf<double> {
+  static constexpr DType value = DType::kF64;
+};
+template <>
+struct DTypeOf<uint8_t> {
+  static constexpr DType value = DType::kU8;
+};
 
 // A row-major matrix [rows, cols] whose rows start `stride` elements apart (stride >= cols). A vector is [1, n].
 // A stack of matrices [E, N, K] is passed as [E*N, K]. `Byte` is std::byte or const std::byte.
@@ -128,8 +146,7 @@ struct BasicOperand {
 
   BasicOperand() = default;
   template <typename V>
-    requires std::is_convertible_v<V, ViewType>
-  BasicOperand(const V& view) : values(view) {}  // implicit on purpose
+  requires std::is_convertible_v<V, ViewType> BasicOperand(const V& view) : values(view) {}  // implicit on purpose
   BasicOperand(ViewType values, ViewType scales, Tile tile) : values(values), scales(scales), tile(tile) {}
 };
 using Operand = BasicOperand<ConstView>;

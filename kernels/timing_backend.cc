@@ -5,24 +5,15 @@ namespace shoestring {
 
 const char* Name(TimeCategory category) {
   switch (category) {
-    case TimeCategory::kGemm:
-      return "gemm";
-    case TimeCategory::kGroupedGemm:
-      return "grouped_gemm";
-    case TimeCategory::kAttention:
-      return "attention";
-    case TimeCategory::kNorm:
-      return "norm";
-    case TimeCategory::kActivation:
-      return "activation";
-    case TimeCategory::kRouting:
-      return "routing";
-    case TimeCategory::kLoss:
-      return "loss";
-    case TimeCategory::kOptimizer:
-      return "optimizer";
-    case TimeCategory::kCopy:
-      return "copy";
+    case TimeCategory::kGemm: return "gemm";
+    case TimeCategory::kGroupedGemm: return "grouped_gemm";
+    case TimeCategory::kAttention: return "attention";
+    case TimeCategory::kNorm: return "norm";
+    case TimeCategory::kActivation: return "activation";
+    case TimeCategory::kRouting: return "routing";
+    case TimeCategory::kLoss: return "loss";
+    case TimeCategory::kOptimizer: return "optimizer";
+    case TimeCategory::kCopy: return "copy";
   }
   return "?";
 }

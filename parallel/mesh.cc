@@ -13,12 +13,9 @@ namespace {
 StageOrder OrderOf(const config::LayoutConfig& layout) {
   switch (layout.schedule_case()) {
     case config::LayoutConfig::kZbV:
-    case config::LayoutConfig::kDualpipeV:
-      return StageOrder::kV;
-    case config::LayoutConfig::kDualpipe:
-      return StageOrder::kMirror;
-    default:
-      return StageOrder::kLoop;
+    case config::LayoutConfig::kDualpipeV: return StageOrder::kV;
+    case config::LayoutConfig::kDualpipe: return StageOrder::kMirror;
+    default: return StageOrder::kLoop;
   }
 }
 
@@ -26,12 +23,9 @@ StageOrder OrderOf(const config::LayoutConfig& layout) {
 int StagesPerPosition(const config::LayoutConfig& layout) {
   switch (layout.schedule_case()) {
     case config::LayoutConfig::kZbV:
-    case config::LayoutConfig::kDualpipeV:
-      return 2;
-    case config::LayoutConfig::kInterleaved:
-      return layout.interleaved().chunks();
-    default:
-      return 1;
+    case config::LayoutConfig::kDualpipeV: return 2;
+    case config::LayoutConfig::kInterleaved: return layout.interleaved().chunks();
+    default: return 1;
   }
 }
 
@@ -120,12 +114,9 @@ int Mesh::StagePosition(StageId stage, Direction direction) const {
   CHECK_LT(stage.value, stages_);
   CHECK_LT(direction.value, directions());
   switch (stage_order_) {
-    case StageOrder::kLoop:
-      return stage.value % pipeline_ranks_;
-    case StageOrder::kV:
-      return std::min(stage.value, 2 * pipeline_ranks_ - 1 - stage.value);
-    case StageOrder::kMirror:
-      return direction.value == 0 ? stage.value : pipeline_ranks_ - 1 - stage.value;
+    case StageOrder::kLoop: return stage.value % pipeline_ranks_;
+    case StageOrder::kV: return std::min(stage.value, 2 * pipeline_ranks_ - 1 - stage.value);
+    case StageOrder::kMirror: return direction.value == 0 ? stage.value : pipeline_ranks_ - 1 - stage.value;
   }
   return 0;
 }

@@ -36,12 +36,12 @@ struct Parameter {
   int64_t cols = 1;
   std::vector<Part> parts;
   Initializer initializer = Initializer::kNormal;
-  bool decay = false;           // matrices only
-  bool trained = true;          // false: the routing bias, which has its own rule
-  bool compute_copy = true;     // layers read a copy in the activation dtype; false: they read the FP32 master (gains)
+  bool decay = false;        // matrices only
+  bool trained = true;       // false: the routing bias, which has its own rule
+  bool compute_copy = true;  // layers read a copy in the activation dtype; false: they read the FP32 master (gains)
   MeshDomain domain = MeshDomain::kDense;
-  int layer = -1;               // 0..layers-1; layers + k - 1 for MTP module k; -1 for the ends
-  bool is_mtp = false;          // belongs to an MTP module
+  int layer = -1;                   // 0..layers-1; layers + k - 1 for MTP module k; -1 for the ends
+  bool is_mtp = false;              // belongs to an MTP module
   bool activated_per_token = true;  // false for routed experts (only K of E work for a token)
   int uses = 1;  // gradient accumulators: embedding and head are used by the main model and by each MTP module
 
@@ -53,10 +53,10 @@ struct Parameter {
 std::vector<Parameter> BuildParameterTable(const config::ModelConfig& model);
 
 struct ParameterCounts {
-  int64_t main_model = 0;              // embedding, layers, final norm, head, routing biases (671,026,419,200 for V3)
-  int64_t activated = 0;               // work for one token, the input embedding not counted (36.63B for V3)
+  int64_t main_model = 0;  // embedding, layers, final norm, head, routing biases (671,026,419,200 for V3)
+  int64_t activated = 0;   // work for one token, the input embedding not counted (36.63B for V3)
   int64_t activated_with_embedding = 0;
-  int64_t mtp_unique = 0;              // MTP modules without the shared embedding and head (11.61B for V3)
+  int64_t mtp_unique = 0;  // MTP modules without the shared embedding and head (11.61B for V3)
 };
 ParameterCounts CountParameters(const config::ModelConfig& model);
 

@@ -16,28 +16,20 @@ constexpr double kPi = 3.14159265358979323846;
 double EndValue(const config::Phase& phase, int index) {
   const config::Segment& segment = phase.learning_rate(index);
   switch (segment.shape_case()) {
-    case config::Segment::kConstant:
-      return segment.constant();
-    case config::Segment::kLinear:
-      return segment.linear().to();
-    case config::Segment::kCosine:
-      return segment.cosine().to();
-    case config::Segment::kFactor:
-      return index == 0 ? 0.0 : EndValue(phase, index - 1) * segment.factor();
-    case config::Segment::SHAPE_NOT_SET:
-      return 0.0;
+    case config::Segment::kConstant: return segment.constant();
+    case config::Segment::kLinear: return segment.linear().to();
+    case config::Segment::kCosine: return segment.cosine().to();
+    case config::Segment::kFactor: return index == 0 ? 0.0 : EndValue(phase, index - 1) * segment.factor();
+    case config::Segment::SHAPE_NOT_SET: return 0.0;
   }
   return 0.0;
 }
 
 bool BeginsBefore(const config::Segment& segment, const RunPosition& position) {
   switch (segment.end_case()) {
-    case config::Segment::kUntilStep:
-      return position.phase_step < segment.until_step();
-    case config::Segment::kUntilTokens:
-      return position.phase_tokens < segment.until_tokens();
-    case config::Segment::END_NOT_SET:
-      return true;
+    case config::Segment::kUntilStep: return position.phase_step < segment.until_step();
+    case config::Segment::kUntilTokens: return position.phase_tokens < segment.until_tokens();
+    case config::Segment::END_NOT_SET: return true;
   }
   return true;
 }

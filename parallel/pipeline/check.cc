@@ -101,19 +101,13 @@ absl::Status PaperRun::Advance(int position, bool* moved) {
 absl::StatusOr<PaperRun::Progress> PaperRun::Do(int position, const Action& action) {
   if (action.kind != ActionKind::kReduce) RETURN_IF_ERROR(CheckPlace(position, action.work));
   switch (action.kind) {
-    case ActionKind::kForward:
-      RETURN_IF_ERROR(Forward(position, action.work));
-      break;
+    case ActionKind::kForward: RETURN_IF_ERROR(Forward(position, action.work)); break;
     case ActionKind::kBackward:
       RETURN_IF_ERROR(BackwardInput(position, action.work));
       RETURN_IF_ERROR(BackwardWeight(position, action.work));
       break;
-    case ActionKind::kBackwardInput:
-      RETURN_IF_ERROR(BackwardInput(position, action.work));
-      break;
-    case ActionKind::kBackwardWeight:
-      RETURN_IF_ERROR(BackwardWeight(position, action.work));
-      break;
+    case ActionKind::kBackwardInput: RETURN_IF_ERROR(BackwardInput(position, action.work)); break;
+    case ActionKind::kBackwardWeight: RETURN_IF_ERROR(BackwardWeight(position, action.work)); break;
     case ActionKind::kOverlapped:
       // Both halves run at once, so the backward must not need this forward.
       RETURN_IF_ERROR(CheckPlace(position, action.paired));
@@ -122,15 +116,10 @@ absl::StatusOr<PaperRun::Progress> PaperRun::Do(int position, const Action& acti
       RETURN_IF_ERROR(Forward(position, action.work));
       break;
     case ActionKind::kSendForward:
-    case ActionKind::kSendBackward:
-      RETURN_IF_ERROR(Send(position, action));
-      break;
+    case ActionKind::kSendBackward: RETURN_IF_ERROR(Send(position, action)); break;
     case ActionKind::kReceiveForward:
-    case ActionKind::kReceiveBackward:
-      return Receive(position, action);
-    case ActionKind::kReduce:
-      RETURN_IF_ERROR(Reduce(position, action.work.stage));
-      break;
+    case ActionKind::kReceiveBackward: return Receive(position, action);
+    case ActionKind::kReduce: RETURN_IF_ERROR(Reduce(position, action.work.stage)); break;
   }
   return Progress::kDone;
 }
@@ -264,21 +253,15 @@ absl::Status PaperRun::Deadlock() const {
 template <typename Fn>
 void ForEachTouch(const Action& action, Fn fn) {
   switch (action.kind) {
-    case ActionKind::kForward:
-      fn(action.work, Neighbour(action.work, -1));
-      break;
+    case ActionKind::kForward: fn(action.work, Neighbour(action.work, -1)); break;
     case ActionKind::kBackward:
-    case ActionKind::kBackwardInput:
-      fn(action.work, Neighbour(action.work, 1));
-      break;
+    case ActionKind::kBackwardInput: fn(action.work, Neighbour(action.work, 1)); break;
     case ActionKind::kOverlapped:
       fn(action.work, Neighbour(action.work, -1));
       fn(action.paired, Neighbour(action.paired, 1));
       break;
-    case ActionKind::kReduce:
-      break;
-    default:
-      fn(action.work, action.work);
+    case ActionKind::kReduce: break;
+    default: fn(action.work, action.work);
   }
 }
 

@@ -23,34 +23,23 @@ absl::Status Executor::Run(ExecutionContext& context) const {
 absl::Status Executor::RunAction(const Action& action, const SlotPlan::Slots& slots, ExecutionContext& context) const {
   const StageId stage = action.work.stage;
   switch (action.kind) {
-    case ActionKind::kForward:
-      Forward(action.work, slots.work, slots.work_source, context);
-      break;
+    case ActionKind::kForward: Forward(action.work, slots.work, slots.work_source, context); break;
     case ActionKind::kBackward:
       BackwardInput(action.work, slots.work, slots.work_source, context);
       BackwardWeight(action.work, slots.work, context);
       break;
-    case ActionKind::kBackwardInput:
-      BackwardInput(action.work, slots.work, slots.work_source, context);
-      break;
-    case ActionKind::kBackwardWeight:
-      BackwardWeight(action.work, slots.work, context);
-      break;
+    case ActionKind::kBackwardInput: BackwardInput(action.work, slots.work, slots.work_source, context); break;
+    case ActionKind::kBackwardWeight: BackwardWeight(action.work, slots.work, context); break;
     case ActionKind::kOverlapped:
       Forward(action.work, slots.work, slots.work_source, context);
       BackwardInput(action.paired, slots.paired, slots.paired_source, context);
       BackwardWeight(action.paired, slots.paired, context);
       break;
-    case ActionKind::kSendForward:
-      return context.Send(action, Buffers(stage, slots.work).output);
-    case ActionKind::kSendBackward:
-      return context.Send(action, Buffers(stage, slots.work).d_input);
-    case ActionKind::kReceiveForward:
-      return context.Receive(action, Buffers(stage, slots.work).input);
-    case ActionKind::kReceiveBackward:
-      return context.Receive(action, Buffers(stage, slots.work).d_output);
-    case ActionKind::kReduce:
-      return context.Reduce(stage);
+    case ActionKind::kSendForward: return context.Send(action, Buffers(stage, slots.work).output);
+    case ActionKind::kSendBackward: return context.Send(action, Buffers(stage, slots.work).d_input);
+    case ActionKind::kReceiveForward: return context.Receive(action, Buffers(stage, slots.work).input);
+    case ActionKind::kReceiveBackward: return context.Receive(action, Buffers(stage, slots.work).d_output);
+    case ActionKind::kReduce: return context.Reduce(stage);
   }
   return absl::OkStatus();
 }

@@ -36,34 +36,20 @@ class TestTensor {
 
   double at(int64_t row, int64_t col) const {
     switch (view_.dtype) {
-      case DType::kF32:
-        return view_.as<float>(row)[col];
-      case DType::kBF16:
-        return static_cast<float>(view_.as<BF16>(row)[col]);
-      case DType::kI32:
-        return view_.as<int32_t>(row)[col];
-      case DType::kI64:
-        return static_cast<double>(view_.as<int64_t>(row)[col]);
-      default:
-        return view_.as<double>(row)[col];
+      case DType::kF32: return view_.as<float>(row)[col];
+      case DType::kBF16: return static_cast<float>(view_.as<BF16>(row)[col]);
+      case DType::kI32: return view_.as<int32_t>(row)[col];
+      case DType::kI64: return static_cast<double>(view_.as<int64_t>(row)[col]);
+      default: return view_.as<double>(row)[col];
     }
   }
   void set(int64_t row, int64_t col, double value) {
     switch (view_.dtype) {
-      case DType::kF32:
-        view_.as<float>(row)[col] = static_cast<float>(value);
-        return;
-      case DType::kBF16:
-        view_.as<BF16>(row)[col] = BF16(static_cast<float>(value));
-        return;
-      case DType::kI32:
-        view_.as<int32_t>(row)[col] = static_cast<int32_t>(value);
-        return;
-      case DType::kI64:
-        view_.as<int64_t>(row)[col] = static_cast<int64_t>(value);
-        return;
-      default:
-        view_.as<double>(row)[col] = value;
+      case DType::kF32: view_.as<float>(row)[col] = static_cast<float>(value); return;
+      case DType::kBF16: view_.as<BF16>(row)[col] = BF16(static_cast<float>(value)); return;
+      case DType::kI32: view_.as<int32_t>(row)[col] = static_cast<int32_t>(value); return;
+      case DType::kI64: view_.as<int64_t>(row)[col] = static_cast<int64_t>(value); return;
+      default: view_.as<double>(row)[col] = value;
     }
   }
 
