@@ -85,18 +85,19 @@ fetch_text() {
 # An entry of the dictionary starts at a line that begins in column 0 after an empty line.
 split_documents() {
   local want
-  want=$(sha_of "${cache}/gcide.txt")-entries-1
+  want=$(sha_of "${cache}/gcide.txt")-entries-3
   [[ "$(stamp "${cache}/corpus.jsonl")" == "${want}" ]] && { say "documents: ${cache}/corpus.jsonl is there"; return; }
-  LC_ALL=C awk '
+  # Three stray bytes of the text are no UTF-8; they are dropped.
+  { iconv -c -f UTF-8 -t UTF-8 "${cache}/gcide.txt" || true; } | LC_ALL=C awk '
     function flush_entry() { if (entry != "") printf "{\"text\": \"%s\"}\n", entry; entry = "" }
     {
       if (after_empty && $0 ~ /^[^ \t]/) flush_entry()
       after_empty = ($0 == "")
-      gsub(/\\/, "\\\\"); gsub(/"/, "\\\""); gsub(/\t/, "\\t"); gsub(/\r/, "\\r")
+      gsub(/\\/, "&&"); gsub(/"/, "\\\""); gsub(/\t/, "\\t"); gsub(/\r/, "\\r")
       gsub(/[\001-\010\013\014\016-\037]/, "")
       entry = entry $0 "\\n"
     }
-    END { flush_entry() }' "${cache}/gcide.txt" > "${cache}/corpus.jsonl.tmp"
+    END { flush_entry() }' > "${cache}/corpus.jsonl.tmp"
   mv "${cache}/corpus.jsonl.tmp" "${cache}/corpus.jsonl"
   echo "${want}" > "${cache}/corpus.jsonl.stamp"
   say "documents: $(wc -l < "${cache}/corpus.jsonl") entries"

@@ -16,6 +16,9 @@
 #include "base/status_macros.h"
 #include "configs/print.h"
 #include "kernels/cpu/cpu_backend.h"
+#include "kernels/cpu/gemm_peak.h"
+#include "kernels/cpu/thread_pool.h"
+#include "kernels/timing_backend.h"
 #include "launch/exit_codes.h"
 #include "launch/flags.h"
 #include "launch/run_data.h"
@@ -43,7 +46,9 @@ struct Session {
   FileSystem& fs = PosixFileSystem();
   std::unique_ptr<StopRequests> stop_requests;
   RunData data;
-  std::unique_ptr<Backend> backend;
+  std::unique_ptr<Backend> cpu;
+  std::unique_ptr<TimingBackend> backend;  // of `cpu`
+  double peak_gflops = 0;                  // of its matrix products, measured
   int64_t memory_before = 0;
   std::unique_ptr<Trainer> trainer;
   std::unique_ptr<RunLock> lock;
@@ -60,13 +65,23 @@ absl::Status RefuseExisting(const TrainRequest& request, FileSystem& fs) {
                    "' continues it, another --run-dir starts a new one"));
 }
 
+double MeasurePeak(int threads, config::PrecisionConfig::Mode mode) {
+  constexpr int kRounds = 10;  // some ten milliseconds each
+  ThreadPool pool(threads);
+  CpuGemm gemm(&pool, DefaultIsa());
+  const GemmPeak peak = MeasureGemmPeak(gemm, kRounds);
+  return mode == config::PrecisionConfig::FP32 ? peak.f32_gflops : peak.bf16_gflops;
+}
+
 // All that can be refused without a trace.
 absl::Status Prepare(const TrainRequest& request, Session& session) {
   RETURN_IF_ERROR(RefuseExisting(request, session.fs));
   ASSIGN_OR_RETURN(session.data, OpenRunData(session.fs, request.config));
   session.stop_requests = std::make_unique<StopRequests>(request.exit_after_seconds);
   const int threads = ThreadsOrCores(request.config.layout().threads_per_rank());
-  session.backend = MakeCpuBackend({.threads = threads});
+  session.peak_gflops = MeasurePeak(threads, request.config.precision().mode());
+  session.cpu = MakeCpuBackend({.threads = threads});
+  session.backend = std::make_unique<TimingBackend>(*session.cpu, RealClock());
   session.memory_before = PrivateMemoryBytes();
   TrainOptions options;
   options.threads = threads;
@@ -124,21 +139,23 @@ RunFacts Facts(const TrainRequest& request, const Session& session) {
   facts.resumed_step = session.trainer->state().position.step;
   facts.stop_step = request.max_steps;
   facts.threads_per_rank = ThreadsOrCores(request.config.layout().threads_per_rank());
+  facts.peak_gflops_per_rank = session.peak_gflops;
   facts.memory_table = session.trainer->memory_table();
   facts.data_table = session.data.blend_table;
   return facts;
 }
 
 // A terminal's line that is written over has no place in a file.
-ObserveOptions ObserveTo(const TrainRequest& request, RunLog& log) {
+ObserveOptions ObserveTo(const TrainRequest& request, const Session& session) {
   ObserveOptions options;
   options.run_dir = request.run_directory;
+  options.timed = session.backend.get();
   options.style.is_terminal = isatty(STDERR_FILENO) == 1;
   options.style.color = options.style.is_terminal && std::getenv("NO_COLOR") == nullptr;
   if (options.style.is_terminal) {
     options.write = [](absl::string_view text) { std::fwrite(text.data(), 1, text.size(), stderr); };
   } else {
-    options.write = [&log](absl::string_view text) { log.Text(text); };
+    options.write = [log = session.log.get()](absl::string_view text) { log->Text(text); };
   }
   return options;
 }
@@ -167,7 +184,7 @@ int Train(const TrainRequest& request, Session& session) {
   const RunFacts facts = Facts(request, session);
   session.log->Text(StartBlock(facts));
   absl::StatusOr<std::unique_ptr<RunObserver>> observer =
-      RunObserver::Open(session.fs, RealClock(), facts, ObserveTo(request, *session.log));
+      RunObserver::Open(session.fs, RealClock(), facts, ObserveTo(request, session));
   if (!observer.ok()) return Fail(Area::kRun, observer.status());
   CheckpointObserver saver(session.fs, session.checkpoints, request.config, session.header, *session.log);
   for (TrainObserver* each : std::initializer_list<TrainObserver*>{observer->get(), &outcome, &saver, &memory}) {

@@ -1,0 +1,197 @@
+#!/usr/bin/env bash
+# A table of bad inputs: each must end with its exit code and one line that says what, where and how to mend.
+#
+#   tests/launch/bad_input_test.sh PROGRAM CONFIG
+set -euo pipefail
+source "$(dirname "$0")/fixture.sh"
+
+root=$(mktemp -d)
+trap 'chmod -R u+rwX "${root}"; rm -rf "${root}"' EXIT
+chmod 755 "${root}"
+make_fixture "$1" "$2" "${root}/pristine"
+shoestring train --config tiny.textproto --run-dir run --max-steps 6 > /dev/null 2>&1
+shoestring data tokenizer-train --input corpus.jsonl --vocab-size 290 --output other.json > /dev/null
+printf "trap '' XFSZ\nulimit -f \"\$1\"\nshift\nexec \"\$@\"\n" > "${root}/limited.sh"
+export program
+failures=0
+count=0
+
+# bad CODE REGEX SPOIL WORDS...: SPOIL is run by bash in a fresh copy of the fixture, then the program with WORDS.
+bad() {
+  local code=$1 regex=$2 spoil=$3 got=0 lines
+  shift 3
+  count=$((count + 1))
+  rm -rf "${root}/case"
+  cp -r "${root}/pristine" "${root}/case"
+  cd "${root}/case"
+  bash -euc "${spoil:-true}" || { echo "case ${count}: '${spoil}' itself failed"; failures=$((failures + 1)); return; }
+  timeout 60 ${wrapper:-} "${program}" "$@" > "${root}/out" 2> "${root}/err" || got=$?
+  # Problems of a config come a line each; a training run that fails has a log before its last line.
+  lines=1
+  [[ "${code}" -eq 78 || "${1:-} ${wrapper:-}" == "train bash"* ]] || lines=$(wc -l < "${root}/err")
+  if [[ "${code}" -ne 78 ]]; then
+    tail -n 1 "${root}/err" > "${root}/last"
+    mv "${root}/last" "${root}/err"
+  fi
+  if [[ "${got}" -ne "${code}" || "${lines}" -ne 1 ]] || ! grep -qE "${regex}" "${root}/err"; then
+    failures=$((failures + 1))
+    printf 'case %d: %s  [%s]\n  wanted %d and one line like %s\n  got %d and %d lines:\n' \
+      "${count}" "$*" "${spoil}" "${code}" "${regex}" "${got}" "${lines}"
+    sed 's/^/    /' "${root}/err" | head -n 5
+  fi
+  [[ -z "${absent:-}" || ! -e "${absent}" ]] || { failures=$((failures + 1)); echo "case ${count}: left ${absent} behind"; }
+}
+
+# flip FILE OFFSET: inverts one byte. cut FILE BYTES: keeps so many. For the SPOIL of a case.
+flip() {
+  local byte
+  byte=$(od -An -tu1 -j "$2" -N 1 "$1" | tr -d ' ')
+  printf "\\x$(printf %02x $((byte ^ 255)))" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none
+}
+cut_to() { truncate -s "$2" "$1"; }
+export -f flip cut_to
+
+t=(train --config tiny.textproto --run-dir new)
+shard=run/checkpoints/step_0000006/shard_00000.safetensors
+manifest=run/checkpoints/step_0000006/manifest.pb
+
+usage_cases() {
+  bad 64 "no verb; see" ""
+  bad 64 "unknown verb 'trian', did you mean 'train'" "" trian
+  bad 64 "unknown verb 'data prepar', did you mean 'prepare'" "" data prepar
+  bad 64 "'checkpoint' needs one of: list" "" checkpoint
+  bad 64 "unknown verb 'verify'" "" verify
+  bad 64 "unknown flag --confg, did you mean --config" "" train --confg tiny.textproto
+  bad 64 "run-dir.*see 'shoestring train --help'" "" train --config tiny.textproto
+  bad 64 "config.*see 'shoestring train --help'" "" train --run-dir new
+  bad 64 "word without a flag.*'stray'" "" train stray
+  bad 64 "max-steps.*see" "" "${t[@]}" --max-steps soon
+  bad 64 "max-steps -3: is negative" "" "${t[@]}" --max-steps=-3
+  bad 64 "exit-after soon: is no duration" "" "${t[@]}" --exit-after soon
+  bad 64 "on-existing maybe: is neither" "" "${t[@]}" --on-existing maybe
+  bad 64 "temperature is negative" "" generate --checkpoint run --prompt a --temperature=-1
+  bad 64 "keep 0: keep at least 1" "" checkpoint prune run --keep 0
+  bad 64 "compares two files" "" config diff tiny.textproto
+}
+
+config_cases() {
+  bad 78 "tiny.textproto:[0-9]+:[0-9]+: .*layrs.*layers" "sed -i 's/  layers: 2/  layrs: 2/' tiny.textproto" "${t[@]}"
+  bad 78 "ModelConfig has no such field" "sed -i 's/  hidden: 32/  hidden: 32 colour: 1/' tiny.textproto" "${t[@]}"
+  bad 78 "said twice" "sed -i 's/  hidden: 32/  hidden: 32 hidden: 32/' tiny.textproto" "${t[@]}"
+  bad 78 "absent.textproto: .*No such file.*check the path" "" train --config absent.textproto --run-dir new
+  bad 78 "data: is a directory; name a .textproto" "" train --config data --run-dir new
+  bad 78 "not UTF-8; save the file as UTF-8" "printf '\\xff' >> tiny.textproto" "${t[@]}"
+  bad 78 "tiny.textproto:[0-9]+" "cut_to tiny.textproto 300" "${t[@]}"
+  bad 78 "unknown value BF17" "sed -i 's/mode: BF16/mode: BF17/' tiny.textproto" "${t[@]}"
+  bad 78 "model.hidden" "" "${t[@]}" --set model.hidden=0
+  bad 78 "model.layers" "" "${t[@]}" --set model.layers=-1
+  bad 78 "qk_rope_head_dim" "" "${t[@]}" --set model.attention.qk_rope_head_dim=7
+  bad 78 "groups" "" "${t[@]}" --set model.moe.groups=3
+  bad 78 "active_experts" "" "${t[@]}" --set model.moe.active_experts=9
+  bad 78 "batch" "" "${t[@]}" --set train.phase[0].batch.sequences=5
+  bad 78 "model.hiden.*hidden" "" "${t[@]}" --set model.hiden=64
+  bad 78 "train.phase\[7\]|phase" "" "${t[@]}" --set train.phase[7].steps=1
+  bad 78 "model.hidden" "" "${t[@]}" --set model.hidden=wide
+  bad 78 "must be set|must be said|not set|vocab_size" "sed -i '/vocab_size/d' tiny.textproto" "${t[@]}"
+  bad 78 "precision.fp8.activation_format: is not set" "" "${t[@]}" --set precision.mode=FP8 --set precision.fp8={}
+  bad 78 "device: this build has no CUDA; set" "" "${t[@]}" --set layout.device=CUDA
+  bad 78 "2 ranks, but this build runs one" "" "${t[@]}" --set layout.data_ranks=2
+  bad 78 "train.reduction: FAST" "" "${t[@]}" --set train.reduction=FAST
+  bad 78 "beta1" "" "${t[@]}" --set train.adamw.beta1=1.5
+}
+
+data_cases() {
+  bad 74 "data/tokenizer.json: No such file" "rm data/tokenizer.json" "${t[@]}"
+  bad 74 "data/train.*No such file" "rm data/train.bin" "${t[@]}"
+  bad 74 "data/train.*No such file" "rm data/train.idx" "${t[@]}"
+  bad 65 "data/train" "rm data/train.meta.json" "${t[@]}"
+  bad 65 "data/train" "cut_to data/train.bin 100" "${t[@]}"
+  bad 65 "data/train" "cut_to data/train.idx 40" "${t[@]}"
+  bad 65 "data/train" "cut_to data/train.meta.json 90" "${t[@]}"
+  bad 65 "data/train" "flip data/train.idx 12" "${t[@]}"
+  bad 65 "data/train" "flip data/train.idx 60" "${t[@]}"
+  bad 65 "data/train" "flip data/train.meta.json 60" "${t[@]}"
+  bad 65 "data/train.bin.*checksum|checksum.*data/train|block" "flip data/train.bin 50" data stat data/train
+  bad 65 "data/train" "cp data/validation.idx data/train.idx" "${t[@]}"
+  bad 65 "tokenizer" "cp other.json data/tokenizer.json" "${t[@]}"
+  bad 65 "tokenizer.json.*300 tokens.*vocab_size" "" "${t[@]}" --set model.vocab_size=299
+  bad 65 "eos_id" "" "${t[@]}" --set model.eos_id=5
+  bad 65 "tokenizer.json" "cut_to data/tokenizer.json 200" "${t[@]}"
+  bad 65 "packing|BEST_FIT" "" "${t[@]}" --set data.packing=BEST_FIT
+  bad 65 "fill-in-the-middle rate" "" "${t[@]}" --set data.fim_rate=0.5
+  bad 65 "corpus.jsonl:201: invalid UTF-8.*UTF-8" "printf '{\"text\": \"\\xff\"}\n' >> corpus.jsonl" \
+    data tokenizer-train --input corpus.jsonl --vocab-size 300 --output new.json
+  bad 65 "corpus.jsonl:201: .*JSON" "echo '{\"text\": ' >> corpus.jsonl" \
+    data tokenizer-train --input corpus.jsonl --vocab-size 300 --output new.json
+  bad 65 "corpus.jsonl:201: .*text" "echo '{\"words\": \"a\"}' >> corpus.jsonl" \
+    data tokenizer-train --input corpus.jsonl --vocab-size 300 --output new.json
+  bad 65 "must end in .txt or .jsonl.*rename" "cp corpus.jsonl corpus.csv" \
+    data tokenizer-train --input corpus.csv --vocab-size 300 --output new.json
+  bad 65 "corpus.jsonl.gz" "gzip corpus.jsonl; cut_to corpus.jsonl.gz 500" \
+    data tokenizer-train --input corpus.jsonl.gz --vocab-size 300 --output new.json
+  bad 65 "vocab_size|vocabulary|--vocab" "" data tokenizer-train --input corpus.jsonl --vocab-size 10 --output new.json
+  bad 65 "can be reached|pairs|reach" "" data tokenizer-train --input corpus.jsonl --vocab-size 90000 --output new.json
+  bad 74 "other.json: exists.*--overwrite" "" data tokenizer-train --input corpus.jsonl --vocab-size 290 --output other.json
+  bad 74 "absent.jsonl: No such file" "" data tokenizer-train --input absent.jsonl --vocab-size 300 --output new.json
+  bad 65 "train" "" data prepare --config tiny.textproto --input corpus.jsonl --validation-fraction 0.2
+  bad 65 "validation share" "" data prepare --config tiny.textproto --input corpus.jsonl --validation-fraction 2
+}
+
+checkpoint_cases() {
+  bad 74 "absent: holds no run.*check --run-dir" "" resume --run-dir absent
+  bad 74 "run: holds a run already.*resume" "" train --config tiny.textproto --run-dir run
+  bad 74 "checkpoint" "rm -r run/checkpoints" resume --run-dir run
+  bad 65 "shard_00000.safetensors" "flip ${shard} 20000" resume --run-dir run
+  bad 65 "shard_00000.safetensors" "flip ${shard} 20" resume --run-dir run
+  bad 65 "shard_00000.safetensors" "cut_to ${shard} 20000" resume --run-dir run
+  bad 65 "shard_00000.safetensors" "rm ${shard}" resume --run-dir run
+  bad 65 "manifest" "flip ${manifest} 100" resume --run-dir run
+  bad 65 "manifest" "cut_to ${manifest} 50" resume --run-dir run
+  bad 65 "manifest" "rm ${manifest}" resume --run-dir run
+  bad 65 "LATEST" "echo nonsense > run/checkpoints/LATEST" resume --run-dir run
+  bad 65 "step_0000009" "echo step_0000009 > run/checkpoints/LATEST" resume --run-dir run
+  bad 78 "train.adamw.beta1.*0.9 -> 0.8" "" resume --run-dir run --set train.adamw.beta1=0.8
+  bad 78 "train.seed" "" resume --run-dir run --set train.seed=2
+  bad 78 "config.textproto:[0-9]+" "cut_to run/config.textproto 700" resume --run-dir run
+  bad 65 "shard_00000.safetensors" "flip ${shard} 20000" checkpoint check run
+  bad 65 "shard_00000.safetensors" "flip ${shard} 20000" generate --checkpoint run --prompt the
+  bad 65 "not the tokenizer.*--tokenizer" "" generate --checkpoint run --prompt the --tokenizer other.json
+  bad 74 "absent" "" generate --checkpoint absent --prompt the
+  bad 65 "no moving average.*leave --ema out" \
+    "\"\${program}\" train --config tiny.textproto --set train.ema= --run-dir plain --max-steps 1 > log 2>&1" \
+    generate --checkpoint plain --prompt the --ema
+  bad 65 "prompt: invalid UTF-8" "" generate --checkpoint run --prompt $'\xff'
+}
+
+disk_cases() {
+  # A limit on the size of files stands for the full disk.
+  wrapper="bash ${root}/limited.sh 4"  # KiB
+  bad 74 "new.json.*File too large" "" data tokenizer-train --input corpus.jsonl --vocab-size 300 --output new.json
+  bad 74 "data2.*File too large" "" data prepare --config tiny.textproto --input corpus.jsonl --train data2
+  wrapper="bash ${root}/limited.sh 64"
+  bad 74 "step_.*File too large" "" "${t[@]}"
+  wrapper=
+  bad 74 "new" "echo > new" "${t[@]}"
+  bad 74 "run: in use by.*wait" "flock run/lock sleep 3 & sleep 0.3" resume --run-dir run
+}
+
+# Permissions do not bind root: there the program runs as nobody.
+permission_cases() {
+  wrapper=
+  [[ "$(id -u)" -ne 0 ]] || wrapper="setpriv --reuid 65534 --clear-groups --"
+  bad 74 "data/train.bin: Permission denied" "chmod -R a+rwX .; chmod 000 data/train.bin" "${t[@]}"
+  bad 74 "new.*Permission denied" "chmod a-w ." "${t[@]}"
+  bad 78 "tiny.textproto.*Permission denied" "chmod 000 tiny.textproto" "${t[@]}"
+  wrapper=
+}
+
+usage_cases
+absent=new
+config_cases
+data_cases
+absent=
+checkpoint_cases
+disk_cases
+permission_cases
+echo "${count} cases, ${failures} failed"
+[[ "${failures}" -eq 0 ]]

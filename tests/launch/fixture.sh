@@ -1,0 +1,28 @@
+# What the tests of the command line share: a folder with a tiny corpus, tokenizer, shards and config. Sourced by bash.
+
+# make_fixture PROGRAM CONFIG FOLDER: fills the folder and goes there; `shoestring` is the program from then on.
+make_fixture() {
+  program=$(realpath "$1")
+  local config
+  config=$(realpath "$2")
+  mkdir -p "$3"
+  cd "$3"
+  cp "${config}" tiny.textproto
+  awk 'BEGIN {
+    split("the a dog cat runs sits on under big small house tree and then it was said that many men went out", word, " ")
+    for (d = 1; d <= 200; ++d) {
+      line = ""
+      for (w = 1; w <= 40; ++w) line = line word[1 + (d * 7 + w * w * 3 + d * w) % 20] (w % 9 == 0 ? ".\\n" : " ")
+      printf "{\"text\": \"%s\"}\n", line
+    }
+  }' > corpus.jsonl
+  shoestring data tokenizer-train --input corpus.jsonl --vocab-size 300 --output data.tokenizer.json > /dev/null
+  mkdir -p data
+  mv data.tokenizer.json data/tokenizer.json
+  shoestring data prepare --config tiny.textproto --input corpus.jsonl --validation-fraction 0.1 > /dev/null
+}
+
+shoestring() { "${program}" "$@"; }
+
+# The SHA-256 of the state in a run's newest checkpoint.
+digest_of() { shoestring checkpoint check "$1" | grep -oE '[0-9a-f]{64}' | tail -n 1; }
