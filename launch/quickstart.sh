@@ -135,4 +135,4 @@ say "data ready after ${SECONDS} s; training in ${run_dir}"
 train_model
 say "a sample of text:"
 "${shoestring}" generate --checkpoint "${run_dir}" --prompt 'A horse is' --tokens 80 --temperature 0.7
-say "all of it is in ${run_dir}; done after ${SECONDS} s"
+say "the report: ${run_dir}/report.html; everything of the run is in ${run_dir}; done after ${SECONDS} s"
