@@ -1,4 +1,4 @@
-// The verbs `checkpoint ...`: list, check, prune.
+// The verbs `checkpoint ...`: list, check, prune, export.
 #include <cstdio>
 #include <string>
 #include <vector>
@@ -11,6 +11,7 @@
 #include "launch/verbs.h"
 #include "trainer/checkpoint/check.h"
 #include "trainer/checkpoint/directory.h"
+#include "trainer/export/export_hf.h"
 
 namespace shoestring {
 namespace {
@@ -55,6 +56,37 @@ int RunPrune(const Values& values) {
   return kDone;
 }
 
+int RunExport(const Values& values) {
+  const std::string dtype = values["dtype"].as<std::string>();
+  if (dtype != "f32" && dtype != "bf16") {
+    return Fail(Area::kUsage, absl::InvalidArgumentError(absl::StrCat("--dtype ", dtype, ": is neither f32 nor bf16")));
+  }
+  const absl::StatusOr<std::string> path = CheckpointAt(PosixFileSystem(), values["place"].as<std::string>());
+  if (!path.ok()) return Fail(Area::kData, path.status());
+  HfExport options;
+  options.dtype = dtype == "f32" ? DType::kF32 : DType::kBF16;
+  options.mtp = values.count("skip-mtp") == 0;
+  options.tokenizer_json = ValueOr<std::string>(values, "tokenizer", "");
+  const StateKind kind = values.count("ema") > 0 ? StateKind::kEma : StateKind::kWeights;
+  const std::string output = values["output"].as<std::string>();
+  const absl::StatusOr<HfExported> exported = ExportCheckpointHf(PosixFileSystem(), *path, kind, output, options);
+  if (!exported.ok()) return Fail(Area::kData, exported.status());
+  std::printf("%s: %lld tensors, %lld bytes of weights in %d files\n", output.c_str(),
+              static_cast<long long>(exported->tensors), static_cast<long long>(exported->weight_bytes),
+              exported->files);
+  return kDone;
+}
+
+void DeclareExport(po::options_description& flags) {
+  auto add = flags.add_options();
+  add("place", po::value<std::string>()->required()->value_name("DIR"), "a checkpoint, or a run: its newest one");
+  add("output", po::value<std::string>()->required()->value_name("DIR"), "directory to write; must not exist");
+  add("dtype", po::value<std::string>()->default_value("bf16")->value_name("f32|bf16"), "of the weights");
+  add("ema", "the moving average of the weights");
+  add("skip-mtp", "leave the MTP modules out");
+  add("tokenizer", po::value<std::string>()->value_name("FILE"), "tokenizer.json to put beside the weights");
+}
+
 void DeclarePlace(po::options_description& flags) {
   flags.add_options()("place", po::value<std::string>()->required()->value_name("DIR"),
                       "a run directory, a directory of checkpoints, or one checkpoint");
@@ -80,6 +112,9 @@ std::vector<Verb> CheckpointVerbs() {
        DeclarePlace, "place", RunCheck},
       {"checkpoint prune", "remove old checkpoints of a run", "RUN_DIR --keep N",
        "Example:\n  shoestring checkpoint prune runs/first --keep 1", DeclarePrune, "place", RunPrune},
+      {"checkpoint export-hf", "write a model as a Hugging Face directory", "DIR --output DIR [--dtype f32|bf16]",
+       "Example:\n  shoestring checkpoint export-hf runs/first --output first-hf --tokenizer data/tokenizer.json",
+       DeclareExport, "place", RunExport},
   };
 }
 

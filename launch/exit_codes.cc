@@ -14,18 +14,14 @@ ExitCode ExitCodeOf(Area area, const absl::Status& status) {
     case absl::StatusCode::kInvalidArgument:
     case absl::StatusCode::kDataLoss:
     case absl::StatusCode::kOutOfRange:
-    case absl::StatusCode::kFailedPrecondition:
-      return ExitCode::kBadData;
+    case absl::StatusCode::kFailedPrecondition: return ExitCode::kBadData;
     case absl::StatusCode::kNotFound:
     case absl::StatusCode::kAlreadyExists:
     case absl::StatusCode::kPermissionDenied:
     case absl::StatusCode::kResourceExhausted:
-    case absl::StatusCode::kUnavailable:
-      return ExitCode::kInputOutput;
-    case absl::StatusCode::kAborted:
-      return ExitCode::kStopped;
-    default:
-      return ExitCode::kInternal;
+    case absl::StatusCode::kUnavailable: return ExitCode::kInputOutput;
+    case absl::StatusCode::kAborted: return ExitCode::kStopped;
+    default: return ExitCode::kInternal;
   }
 }
 
