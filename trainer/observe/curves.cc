@@ -20,7 +20,7 @@ Series CurveOf(const MetricsFile& metrics, std::optional<double> StepMetrics::*v
 }
 
 Series Smoothed(Series raw) {
-  raw.y = Smooth(raw.y, std::max(10.0, static_cast<double>(raw.y.size()) / 50.0));
+  raw.y = Smooth(raw.y, std::max(5.0, static_cast<double>(raw.y.size()) / 100.0));
   return raw;
 }
 

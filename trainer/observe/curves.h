@@ -12,7 +12,7 @@ namespace shoestring {
 
 // The rows where a value is known, over the steps.
 Series CurveOf(const MetricsFile& metrics, std::optional<double> StepMetrics::*value, std::string name, int color);
-// The same, smoothed over a fiftieth of the run, but no less than ten steps.
+// The same, smoothed over a hundredth of the run, but no less than five steps.
 Series Smoothed(Series raw);
 // Raw values faintly, then the smoothed curve, which has the name.
 void AddRawAndSmooth(const Series& raw, LineChart& chart);

@@ -31,16 +31,16 @@ std::vector<KeyFigure> MakeKeyFigures(const Summary& s) {
     if (value.has_value()) tiles.push_back({caption, Fixed(*value, decimals), unit});
   };
   add("validation loss", s.final_val_loss, 4, "nats/token");
-  add("of the text", s.final_val_bits_per_byte, 4, "bits/byte");
-  add("training loss, last step", s.final_loss, 4, "nats/token");
+  add("validation loss", s.final_val_bits_per_byte, 4, "bits/byte");
+  add("training loss", s.final_loss, 4, "nats/token");
   tiles.push_back({"steps", absl::StrCat(s.steps), absl::StrCat("of ", s.total_steps)});
   tiles.push_back({"tokens", HumanCount(s.tokens), ""});
   tiles.push_back({"wall time", HumanSeconds(s.wall_time_s), ""});
   if (s.tokens_per_sec > 0) tiles.push_back({"speed", HumanCount(s.tokens_per_sec), "tokens/s"});
   if (s.gemm_peak_share > 0) {
-    tiles.push_back({"of the matrix-product peak", Fixed(100 * s.gemm_peak_share, 1), "%"});
+    tiles.push_back({"of the GEMM peak", Fixed(100 * s.gemm_peak_share, 1), "%"});
   }
-  add("busiest expert over mean", s.mean_max_over_mean_load, 2, "last 100 steps");
+  add("busiest expert / mean", s.mean_max_over_mean_load, 2, "last 100 steps");
   add("memory at most", s.mem_peak_gib, 2, "GiB");
   return tiles;
 }

@@ -96,7 +96,7 @@ class Frame {
 
   std::string Axes(const LineChart& chart) const {
     std::string svg;
-    const std::vector<double> ys = log_y_ ? LogTicks(y_.low, y_.high) : NiceTicks(y_.low, y_.high, 5);
+    const std::vector<double> ys = log_y_ ? LogTicks(y_.low, y_.high) : NiceTicks(y_.low, y_.high, 6);
     const double y_step = ys.size() > 1 ? ys[1] - ys[0] : 1.0;
     for (const double tick : ys) {
       svg += Rule("grid", kLeft, Y(tick), kWidth - kRight, Y(tick));

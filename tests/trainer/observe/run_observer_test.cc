@@ -1,0 +1,174 @@
+// A run as the loop tells it, seen in the files: rows, late validations, resumes, ends.
+#include "trainer/observe/run_observer.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/base/temp_dir.h"
+#include "trainer/observe/summary.h"
+
+namespace shoestring {
+namespace {
+
+using ::testing::ElementsAre;
+
+class RunObserverTest : public testing::Test {
+ protected:
+  std::unique_ptr<RunObserver> Open(int64_t resumed_step, int64_t generation) {
+    RunFacts facts;
+    facts.name = "test";
+    facts.total_steps = 25;
+    facts.validation_interval_steps = 10;
+    facts.resumed_step = resumed_step;
+    facts.generation = generation;
+    facts.threads_per_rank = 2;
+    facts.peak_gflops_per_rank = 10;
+    ObserveOptions options;
+    options.run_dir = dir_.path();
+    auto observer = RunObserver::Open(PosixFileSystem(), clock_, facts, options);
+    CHECK(observer.ok());
+    return *std::move(observer);
+  }
+
+  void Step(RunObserver& observer, int64_t step) {
+    clock_.Advance(2'000'000'000);
+    StepResult result;
+    result.position.step = step;
+    result.position.tokens = 100 * step;
+    result.plan.tokens = 100;
+    result.plan.learning_rate = 0.5;
+    result.loss = 10.0 - static_cast<double>(step) / 10.0;
+    result.moe_layers = {1, 2};
+    result.max_over_mean_load = {1.5, 2.5};
+    result.mean_max_over_mean_load = 2.0;
+    result.expert_counts = {{step, 1}, {2, 3}};
+    result.work.gemm_flops = 6'000'000'000;
+    result.work.attention_flops = 2'000'000'000;
+    result.times.total_s = 1.6;
+    ASSERT_EQ(observer.OnStep(result), absl::OkStatus());
+  }
+
+  void Validate(RunObserver& observer, int64_t step, double loss) {
+    clock_.Advance(1'000'000'000);
+    ASSERT_EQ(observer.OnValidation({.step = step, .nats_per_token = loss, .bits_per_byte = loss / 2, .seconds = 1}),
+              absl::OkStatus());
+  }
+
+  MetricsFile Metrics() { return *ReadMetrics(PosixFileSystem(), dir_.File("metrics.jsonl")); }
+  Summary ReadBack() { return *ReadSummary(PosixFileSystem(), dir_.path()); }
+
+  const TempDir dir_;
+  ManualClock clock_;
+};
+
+TEST_F(RunObserverTest, DerivesRatesAndTimes) {
+  const auto observer = Open(0, 0);
+  Step(*observer, 1);
+  const MetricsFile metrics = Metrics();
+  ASSERT_EQ(metrics.rows.size(), 1);
+  const StepMetrics& row = metrics.rows[0];
+  EXPECT_DOUBLE_EQ(*row.tokens_per_sec, 62.5);
+  EXPECT_DOUBLE_EQ(*row.tflops_per_rank, 0.005);
+  EXPECT_DOUBLE_EQ(*row.gemm_peak_share, 0.5);
+  EXPECT_DOUBLE_EQ(*row.gemm_flops_share, 0.75);
+  EXPECT_DOUBLE_EQ(*row.eta_s, 48);
+  EXPECT_DOUBLE_EQ(*row.elapsed_s, 2);
+  EXPECT_DOUBLE_EQ(*row.cpu_hours, 4.0 / 3600);
+  EXPECT_EQ(row.consumed_tokens, 100);
+  EXPECT_EQ(row.dropped, 0);
+  EXPECT_EQ(row.skipped_steps_total, 0);
+  EXPECT_GT(*row.mem_peak_gib, 0);
+  EXPECT_THAT(row.layer_loads, ElementsAre(1.5, 2.5));
+}
+
+TEST_F(RunObserverTest, AValidationIsInTheRowOfItsStep) {
+  const auto observer = Open(0, 0);
+  for (int64_t step = 1; step <= 10; ++step) Step(*observer, step);
+  EXPECT_EQ(Metrics().rows.size(), 9);  // the tenth waits
+  Validate(*observer, 10, 4.0);
+  const std::string text = *ReadFile(PosixFileSystem(), dir_.File("metrics.jsonl"));
+  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 10);
+  EXPECT_EQ(Metrics().rows[9].val_loss, 4.0);
+  EXPECT_EQ(Metrics().rows[9].loss, 9.0);
+}
+
+TEST_F(RunObserverTest, ARowWhoseValidationDoesNotComeIsNotLost) {
+  const auto observer = Open(0, 0);
+  for (int64_t step = 1; step <= 10; ++step) Step(*observer, step);
+  observer->OnEnd(absl::OkStatus(), StopReason::kRequested);
+  EXPECT_EQ(observer->end_status(), absl::OkStatus());
+  EXPECT_EQ(Metrics().rows.size(), 10);
+  EXPECT_EQ(ReadBack().exit_reason, "stopped on request");
+  EXPECT_EQ(ReadBack().steps, 10);
+}
+
+TEST_F(RunObserverTest, AValidationAtAnUnexpectedStepIsMerged) {
+  const auto observer = Open(0, 0);
+  Step(*observer, 1);
+  Validate(*observer, 1, 4.5);
+  ASSERT_EQ(Metrics().rows.size(), 1);
+  EXPECT_EQ(Metrics().rows[0].val_loss, 4.5);
+  EXPECT_EQ(Metrics().rows[0].loss, 9.9);
+}
+
+TEST_F(RunObserverTest, AResumedRunContinuesTheTotals) {
+  {
+    const auto first = Open(0, 0);
+    for (int64_t step = 1; step <= 5; ++step) Step(*first, step);
+    // Killed: no end.
+  }
+  EXPECT_EQ(ReadBack().exit_reason, "running");
+  clock_.Advance(1'000'000'000'000);
+  const auto second = Open(3, 1);
+  EXPECT_EQ(Metrics().rows.size(), 3);
+  Step(*second, 4);
+  const MetricsFile metrics = Metrics();
+  ASSERT_EQ(metrics.rows.size(), 4);
+  EXPECT_EQ(metrics.rows[3].generation, 1);
+  EXPECT_DOUBLE_EQ(*metrics.rows[3].elapsed_s, 8);
+  EXPECT_DOUBLE_EQ(*metrics.rows[3].cpu_hours, 16.0 / 3600);
+}
+
+TEST_F(RunObserverTest, TheSummaryTellsTheEnd) {
+  const auto observer = Open(0, 0);
+  for (int64_t step = 1; step <= 25; ++step) {
+    Step(*observer, step);
+    if (step == 10) Validate(*observer, step, 3.0);
+    if (step == 25) Validate(*observer, step, 3.5);
+  }
+  observer->OnEnd(absl::OkStatus(), StopReason::kFinished);
+  const Summary summary = ReadBack();
+  EXPECT_EQ(summary.exit_reason, "finished");
+  EXPECT_EQ(summary.steps, 25);
+  EXPECT_EQ(summary.total_steps, 25);
+  EXPECT_EQ(summary.tokens, 2500);
+  EXPECT_EQ(summary.final_loss, 7.5);
+  EXPECT_EQ(summary.final_val_loss, 3.5);
+  EXPECT_EQ(summary.best_val_loss, 3.0);
+  EXPECT_EQ(summary.final_val_bits_per_byte, 1.75);
+  EXPECT_DOUBLE_EQ(summary.wall_time_s, 52);
+  EXPECT_DOUBLE_EQ(summary.tokens_per_sec, 62.5);
+  EXPECT_DOUBLE_EQ(summary.gemm_peak_share, 0.5);
+  EXPECT_EQ(summary.mean_max_over_mean_load, 2.0);
+  EXPECT_THAT(summary.loads.counts, ElementsAre(ElementsAre(25, 1), ElementsAre(2, 3)));
+}
+
+TEST_F(RunObserverTest, AFailureIsTheExitReason) {
+  const auto observer = Open(0, 0);
+  Step(*observer, 1);
+  observer->OnEnd(absl::FailedPreconditionError("the loss is not finite"), std::nullopt);
+  EXPECT_EQ(ReadBack().exit_reason, "failed: the loss is not finite");
+}
+
+TEST_F(RunObserverTest, ASampleIsAddedAfterTheEnd) {
+  const auto observer = Open(0, 0);
+  observer->OnEnd(absl::OkStatus(), StopReason::kFinished);
+  ASSERT_EQ(AddSample(PosixFileSystem(), dir_.path(), "Once"), absl::OkStatus());
+  EXPECT_EQ(ReadBack().sample, "Once");
+  EXPECT_EQ(ReadBack().name, "test");
+}
+
+}  // namespace
+}  // namespace shoestring
