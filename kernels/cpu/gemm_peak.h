@@ -1,6 +1,7 @@
 // The best rate of our matrix products on this machine now: what a speed report divides by.
 #pragma once
 
+#include "base/clock.h"
 #include "kernels/cpu/gemm.h"
 
 namespace shoestring {
@@ -12,6 +13,6 @@ struct GemmPeak {
 
 // Runs a 1024 x 512 x 512 product with all threads of the pool: the best of `rounds`. Takes about 3 ms a round and
 // dtype on one core, and 4 MB while it runs; call it before or after training, not inside a step.
-GemmPeak MeasureGemmPeak(CpuGemm& gemm, int rounds = 60);
+GemmPeak MeasureGemmPeak(CpuGemm& gemm, int rounds = 60, Clock& clock = RealClock());
 
 }  // namespace shoestring

@@ -1,0 +1,205 @@
+// Measures whole training steps against the peak of the matrix products, in one run, and says where the rest goes.
+//
+// Tokens are random, so no data is needed. Rounds of (peak, one step) alternate, because a shared machine's speed
+// drifts: the ratio is that of the best step to the best peak; the median of both is printed beside it.
+#include <time.h>
+
+#include <algorithm>
+#include <boost/program_options.hpp>
+#include <cstdio>
+#include <memory>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/file_system.h"
+#include "base/rng.h"
+#include "base/status_macros.h"
+#include "configs/load.h"
+#include "configs/validate.h"
+#include "kernels/cpu/cpu_backend.h"
+#include "kernels/cpu/gemm_peak.h"
+#include "kernels/timing_backend.h"
+#include "trainer/train_loop.h"
+
+namespace shoestring {
+namespace {
+
+namespace po = boost::program_options;
+
+struct Options {
+  std::vector<std::string> configs;
+  std::vector<std::string> overrides;
+  int steps = 8;
+  int threads = 2;
+  bool cpu_time = false;
+};
+
+// The processor time of the whole process, shared among its threads: what a step would take with the machine to itself
+// and its threads always busy together. Leaves out what other programs take, and with it the time that threads sleep.
+class CpuTimeClock final : public Clock {
+ public:
+  explicit CpuTimeClock(int threads) : threads_(threads) {}
+  int64_t MonotonicNanos() override {
+    timespec time = {};
+    CHECK_EQ(clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time), 0);
+    return (int64_t{1000000000} * time.tv_sec + time.tv_nsec) / threads_;
+  }
+  int64_t WallNanos() override { return RealClock().WallNanos(); }
+  void SleepNanos(int64_t nanos) override { RealClock().SleepNanos(nanos); }
+
+ private:
+  const int threads_;
+};
+
+// Uniform over the vocabulary: routing is then near its average from the first step on.
+class RandomTokens final : public TokenSource {
+ public:
+  RandomTokens(int64_t row_tokens, int64_t vocab) : row_tokens_(row_tokens), vocab_(vocab) {}
+  int64_t row_tokens() const override { return row_tokens_; }
+  absl::Status Fill(int64_t first_sample, int64_t samples, int32_t* tokens) override {
+    const Rng rng(1, RngPurpose::kTest, 0);
+    for (int64_t i = 0; i < samples * row_tokens_; ++i) {
+      tokens[i] = static_cast<int32_t>(rng.Below(first_sample * row_tokens_ + i, vocab_));
+    }
+    return absl::OkStatus();
+  }
+  std::string Description() const override { return "random tokens"; }
+
+ private:
+  const int64_t row_tokens_;
+  const int64_t vocab_;
+};
+
+struct Measured {
+  double seconds = 0;
+  WorkCounters work;
+  TimeBreakdown times;
+};
+
+template <typename T, typename Key>
+T Median(std::vector<T> values, Key key) {
+  std::sort(values.begin(), values.end(), [&](const T& a, const T& b) { return key(a) < key(b); });
+  return values[values.size() / 2];
+}
+
+void PrintBreakdown(const Measured& step, double peak_gflops) {
+  const double flops = static_cast<double>(step.work.gemm_flops + step.work.attention_flops);
+  const double counted_s = step.times.total_s();
+  std::printf("  %-14s %9s %7s %7s\n", "of best step", "ms", "%", "calls");
+  for (int i = 0; i < kTimeCategories; ++i) {
+    std::printf("  %-14s %9.2f %7.1f %7lld\n", Name(static_cast<TimeCategory>(i)), 1e3 * step.times.seconds[i],
+                100 * step.times.seconds[i] / step.seconds, static_cast<long long>(step.times.calls[i]));
+  }
+  std::printf("  %-14s %9.2f %7.1f\n", "outside", 1e3 * (step.seconds - counted_s),
+              100 * (step.seconds - counted_s) / step.seconds);
+  std::printf("  %-14s %9.2f %7.1f   (%.2f GFLOP of products, %.2f of attention)\n", "at peak speed",
+              flops / peak_gflops * 1e-6, 100 * flops / peak_gflops * 1e-9 / step.seconds,
+              static_cast<double>(step.work.gemm_flops) * 1e-9, static_cast<double>(step.work.attention_flops) * 1e-9);
+}
+
+void Report(const std::string& name, const std::string& mode, const std::vector<double>& peaks,
+            const std::vector<Measured>& steps) {
+  const auto seconds = [](const Measured& m) { return m.seconds; };
+  const auto rate = [](const Measured& m) {
+    return static_cast<double>(m.work.gemm_flops + m.work.attention_flops) * 1e-9 / m.seconds;
+  };
+  const Measured best = *std::min_element(steps.begin(), steps.end(),
+                                          [](const Measured& a, const Measured& b) { return a.seconds < b.seconds; });
+  const double peak = *std::max_element(peaks.begin(), peaks.end());
+  const Measured median = Median(steps, seconds);
+  const double median_peak = Median(peaks, [](double p) { return p; });
+  std::printf("%s %s: %.1f %% of the GEMM peak (%.1f of %.1f GFLOP/s, step %.1f ms); median %.1f %% (%.1f of %.1f)\n",
+              name.c_str(), mode.c_str(), 100 * rate(best) / peak, rate(best), peak, 1e3 * best.seconds,
+              100 * rate(median) / median_peak, rate(median), median_peak);
+  PrintBreakdown(best, peak);
+}
+
+absl::StatusOr<config::RunConfig> Load(const Options& options, const std::string& mode) {
+  std::vector<std::string> overrides = options.overrides;
+  overrides.push_back(absl::StrCat("precision.mode=", mode));
+  if (mode == "FP32") overrides.push_back("precision.moments=MOMENTS_FP32");
+  ASSIGN_OR_RETURN(config::LoadedConfig loaded, config::LoadConfig(PosixFileSystem(), options.configs, overrides));
+  RETURN_IF_ERROR(config::Validate(loaded.config, loaded.locations));
+  loaded.config.mutable_train()->clear_validation();
+  return loaded.config;
+}
+
+absl::Status Measure(const Options& options, const std::string& mode) {
+  ASSIGN_OR_RETURN(const config::RunConfig config, Load(options, mode));
+  const std::unique_ptr<Backend> cpu = MakeCpuBackend({.threads = options.threads});
+  CpuTimeClock cpu_clock(options.threads);
+  Clock& clock = options.cpu_time ? static_cast<Clock&>(cpu_clock) : RealClock();
+  TimingBackend backend(*cpu, clock);
+  TrainData data;
+  data.training = [&config](int phase) -> absl::StatusOr<std::unique_ptr<TokenSource>> {
+    const int64_t row = config.train().phase(phase).sequence_length() + 1 + config.model().mtp_depth();
+    return std::make_unique<RandomTokens>(row, config.model().vocab_size());
+  };
+  ASSIGN_OR_RETURN(std::unique_ptr<Trainer> trainer,
+                   Trainer::Create(config, data, backend, clock, {.threads = options.threads}));
+  RETURN_IF_ERROR(trainer->Step().status());  // touches the memory
+  ThreadPool pool(options.threads);
+  CpuGemm gemm(&pool, DefaultIsa());
+  std::vector<double> peaks;
+  std::vector<Measured> steps;
+  const auto measure_peak = [&] {
+    const GemmPeak peak = MeasureGemmPeak(gemm, /*rounds=*/20, clock);
+    peaks.push_back(mode == "FP32" ? peak.f32_gflops : peak.bf16_gflops);
+  };
+  measure_peak();
+  for (int i = 0; i < options.steps; ++i) {
+    const TimeBreakdown before = backend.times();
+    ASSIGN_OR_RETURN(const StepResult* result, trainer->Step());
+    steps.push_back({result->times.total_s, result->work, backend.times().Since(before)});
+    measure_peak();
+  }
+  Report(config.name(), mode, peaks, steps);
+  return absl::OkStatus();
+}
+
+int Main(int argc, char** argv) {
+  Options options;
+  std::vector<std::string> modes = {"FP32", "BF16"};
+  po::options_description flags("step_speed: whole training steps against the peak of the matrix products");
+  flags.add_options()("help", "this text");
+  flags.add_options()("config", po::value(&options.configs)->composing(), "config file; several are merged");
+  flags.add_options()("set", po::value(&options.overrides)->composing(), "path=value");
+  flags.add_options()("mode", po::value(&modes)->composing(), "FP32, BF16; both unless given");
+  flags.add_options()("steps", po::value(&options.steps), "measured steps, after one that warms up (8)");
+  flags.add_options()("threads", po::value(&options.threads), "threads (2)");
+  flags.add_options()("cpu-time", po::bool_switch(&options.cpu_time),
+                      "count processor time instead of time, for a machine that is busy with other things");
+  try {
+    po::variables_map values;
+    po::store(po::parse_command_line(argc, argv, flags), values);
+    po::notify(values);
+    if (values.count("help") > 0 || options.configs.empty() || options.steps < 1 || options.threads < 1) {
+      std::ostringstream text;
+      text << flags;
+      std::fputs(text.str().c_str(), stdout);
+      return values.count("help") > 0 ? 0 : 64;
+    }
+  } catch (const po::error& error) {
+    std::fprintf(stderr, "step_speed: %s\n", error.what());
+    return 64;
+  }
+  for (const std::string& mode : modes) {
+    const absl::Status status = Measure(options, mode);
+    if (!status.ok()) {
+      std::fprintf(stderr, "step_speed: %s\n", std::string(status.message()).c_str());
+      return 1;
+    }
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace shoestring
+
+int main(int argc, char** argv) { return shoestring::Main(argc, argv); }
