@@ -56,14 +56,10 @@ constexpr int64_t kTasksInWave = 64;
 
 const LevelAttention& AttentionOf(Isa isa) {
   switch (isa) {
-    case Isa::kPortable:
-      return PortableAttention();
-    case Isa::kAvx2:
-      return Avx2Attention();
-    case Isa::kAvx512:
-      return Avx512Attention();
-    case Isa::kAvx512Bf16:
-      return Avx512Bf16Attention();
+    case Isa::kPortable: return PortableAttention();
+    case Isa::kAvx2: return Avx2Attention();
+    case Isa::kAvx512: return Avx512Attention();
+    case Isa::kAvx512Bf16: return Avx512Bf16Attention();
   }
   CHECK(false);
   return PortableAttention();

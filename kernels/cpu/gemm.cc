@@ -129,14 +129,10 @@ void CpuGemm::ScratchDeleter::operator()(Scratch* scratch) const { delete scratc
 const LevelKernels& KernelsOf(Isa isa) {
   CHECK(IsaSupported(isa));
   switch (isa) {
-    case Isa::kPortable:
-      return PortableGemmKernels();
-    case Isa::kAvx2:
-      return Avx2GemmKernels();
-    case Isa::kAvx512:
-      return Avx512GemmKernels();
-    case Isa::kAvx512Bf16:
-      return Avx512Bf16GemmKernels();
+    case Isa::kPortable: return PortableGemmKernels();
+    case Isa::kAvx2: return Avx2GemmKernels();
+    case Isa::kAvx512: return Avx512GemmKernels();
+    case Isa::kAvx512Bf16: return Avx512Bf16GemmKernels();
   }
   CHECK(false);
   return PortableGemmKernels();

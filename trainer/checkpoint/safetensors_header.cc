@@ -23,12 +23,9 @@ class HeaderHandler final : public nlohmann::json_sax<Json> {
  public:
   bool start_object(size_t) override {
     switch (place_) {
-      case Place::kStart:
-        return Enter(Place::kTop);
-      case Place::kTopValue:
-        return Enter(in_metadata_ ? Place::kMetadata : Place::kEntry);
-      default:
-        return Unexpected("an object");
+      case Place::kStart: return Enter(Place::kTop);
+      case Place::kTopValue: return Enter(in_metadata_ ? Place::kMetadata : Place::kEntry);
+      default: return Unexpected("an object");
     }
   }
 
@@ -52,8 +49,7 @@ class HeaderHandler final : public nlohmann::json_sax<Json> {
         }
         metadata_key_ = name;
         return Enter(Place::kMetadataValue);
-      default:
-        return Field(name);
+      default: return Field(name);
     }
   }
 

@@ -15,16 +15,11 @@ namespace shoestring {
 
 const char* Name(StateKind kind) {
   switch (kind) {
-    case StateKind::kWeights:
-      return "weights";
-    case StateKind::kExpAvg:
-      return "exp_avg";
-    case StateKind::kExpAvgSq:
-      return "exp_avg_sq";
-    case StateKind::kEma:
-      return "ema";
-    case StateKind::kBias:
-      return "bias";
+    case StateKind::kWeights: return "weights";
+    case StateKind::kExpAvg: return "exp_avg";
+    case StateKind::kExpAvgSq: return "exp_avg_sq";
+    case StateKind::kEma: return "ema";
+    case StateKind::kBias: return "bias";
   }
   return "?";
 }

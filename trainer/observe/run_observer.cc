@@ -21,12 +21,9 @@ RunEnd EndOf(const absl::Status& status, std::optional<StopReason> reason) {
   if (!status.ok()) return {absl::StrCat("failed: ", status.message()), true};
   if (!reason.has_value()) return {"failed: no reason was given", true};
   switch (*reason) {
-    case StopReason::kFinished:
-      return {"finished", false};
-    case StopReason::kRequested:
-      return {"stopped on request", false};
-    case StopReason::kStepLimit:
-      return {"step limit", false};
+    case StopReason::kFinished: return {"finished", false};
+    case StopReason::kRequested: return {"stopped on request", false};
+    case StopReason::kStepLimit: return {"step limit", false};
   }
   return {"unknown", true};
 }
