@@ -10,6 +10,7 @@
 #include "kernels/cpu/cpu_backend.h"
 #include "launch/run_observers.h"
 #include "tests/base/temp_dir.h"
+#include "tests/trainer/checkpoint/fast_file_system.h"
 #include "tests/trainer/tiny_run.h"
 #include "trainer/checkpoint/directory.h"
 #include "trainer/checkpoint/load.h"
@@ -22,7 +23,7 @@ namespace {
 // Two steps between saves, of which two are kept: saves, their LATEST, and removals all happen.
 config::RunConfig Config() {
   return TinyConfig("BF16",
-                    "checkpoint { interval_steps: 2 keep: 2 } train { phase { sequence_length: 12 steps: 8 "
+                    "checkpoint { interval_steps: 2 keep: 2 } train { phase { sequence_length: 12 steps: 6 "
                     "micro_batch: 2 batch { sequences: 4 } learning_rate { constant: 0.003 } } }");
 }
 
@@ -54,17 +55,17 @@ class SaveKillTest : public testing::TestWithParam<Fault> {};
 
 TEST_P(SaveKillTest, EveryOperationOfASaveMayBeTheLast) {
   const TempDir temp;
-  FaultFileSystem counter(PosixFileSystem());
+  FaultFileSystem counter(FastFileSystem());
   const absl::StatusOr<std::string> undisturbed = Start(counter, temp.File("undisturbed"));
   ASSERT_TRUE(undisturbed.ok()) << undisturbed.status();
   ASSERT_GT(counter.mutation_count(), 40);
   for (int64_t n = 0; n < counter.mutation_count(); ++n) {
     const std::string directory = temp.File("killed");
-    FaultFileSystem dying(PosixFileSystem());
+    FaultFileSystem dying(FastFileSystem());
     dying.InjectAt(n, GetParam());
     EXPECT_FALSE(Start(dying, directory).ok()) << "operation " << n;
     EXPECT_TRUE(dying.dead());
-    const absl::StatusOr<std::string> resumed = Start(PosixFileSystem(), directory);
+    const absl::StatusOr<std::string> resumed = Start(FastFileSystem(), directory);
     ASSERT_TRUE(resumed.ok()) << "killed at operation " << n << ": " << resumed.status();
     EXPECT_EQ(*resumed, *undisturbed) << "killed at operation " << n;
     const absl::StatusOr<DirectoryListing> listing = ListDirectory(PosixFileSystem(), directory);
@@ -80,18 +81,18 @@ INSTANTIATE_TEST_SUITE_P(Kinds, SaveKillTest,
 // A disk that is full for a moment ends the run with that error; the next start goes on.
 TEST(SaveFailureTest, AFullDiskEndsTheRunAndLosesNothing) {
   const TempDir temp;
-  FaultFileSystem counter(PosixFileSystem());
+  FaultFileSystem counter(FastFileSystem());
   const absl::StatusOr<std::string> undisturbed = Start(counter, temp.File("undisturbed"));
   ASSERT_TRUE(undisturbed.ok()) << undisturbed.status();
   for (int64_t n = 0; n < counter.mutation_count(); n += 3) {
     const std::string directory = temp.File("full");
-    FaultFileSystem full(PosixFileSystem());
+    FaultFileSystem full(FastFileSystem());
     full.InjectAt(n, Fault::kShortAppend);
     const absl::Status failed = Start(full, directory).status();
     if (!failed.ok()) {
       EXPECT_TRUE(absl::IsResourceExhausted(failed)) << failed;
     }
-    const absl::StatusOr<std::string> resumed = Start(PosixFileSystem(), directory);
+    const absl::StatusOr<std::string> resumed = Start(FastFileSystem(), directory);
     ASSERT_TRUE(resumed.ok()) << "full at operation " << n << ": " << resumed.status();
     EXPECT_EQ(*resumed, *undisturbed) << "full at operation " << n;
     ASSERT_TRUE(RemoveRecursively(PosixFileSystem(), directory).ok());
