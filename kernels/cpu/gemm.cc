@@ -15,7 +15,7 @@ namespace {
 constexpr int64_t kMaxColumns = 512;
 constexpr int64_t kMaxRows = 1024;
 constexpr int64_t kMaxPartialColumns = 256;
-constexpr int64_t kMaxPartialRows = 252;  // a multiple of every tile height, else cutting on tiles could exceed it
+constexpr int64_t kMaxPartialRows = 504;  // a multiple of every tile height, else cutting on tiles could exceed it
 // Tiles packed together when K runs down A.
 constexpr int64_t kTilesAtOnce = 4;
 static_assert(kTilesAtOnce * kGemmColumnsTile >= kGemmMaxRows * kGemmRowStride);

@@ -55,7 +55,7 @@ struct GemmPart {
   int64_t row = 0, rows = 0, column = 0, columns = 0;
 };
 
-// Owns the packing scratch (about 1.1 MB a thread); one call at a time. The pool must outlive it.
+// Owns the packing scratch (about 1.4 MB a thread); one call at a time. The pool must outlive it.
 class CpuGemm {
  public:
   CpuGemm(ThreadPool* pool, Isa isa);

@@ -115,7 +115,10 @@ void PackRows(const void* source, int64_t ld, int rows, int64_t k, float* tile) 
   for (int r = 0; r < rows; ++r, from += ld, tile += kGemmRowStride) {
     int64_t i = 0;
     float* to = tile;
-    for (; i + kChunk <= k; i += kChunk, to += kLanes) Store(to, Source::Along(from + i, kChunk));
+    for (; i + kChunk <= k; i += kChunk, to += kLanes) {
+      __builtin_prefetch(from + rows * ld + i, 0, 2);  // the same row of the next tile
+      Store(to, Source::Along(from + i, kChunk));
+    }
     if (i < k) Store(to, Source::Along(from + i, static_cast<int>(k - i)));
   }
 }
@@ -126,6 +129,7 @@ void PackPanelOf(const void* source, int64_t ld, int64_t k, int columns, float* 
   const int first = columns < kLanes ? columns : kLanes;
   for (int64_t i = 0; i < k; i += Source::kStep, from += Source::kStep * ld, panel += kVectors * kLanes) {
     const int left = k - i < 2 ? 1 : 2;
+    __builtin_prefetch(from + kVectors * kLanes, 0, 2);  // of the next panel
     Store(panel, Source::Down(from, ld, left, first));
     if constexpr (kVectors == 2) {
       Store(panel + kLanes, columns > kLanes ? Source::Down(from + kLanes, ld, left, columns - kLanes) : Zero());
@@ -139,17 +143,44 @@ void PackPanel(const void* source, int64_t ld, int64_t k, int columns, int vecto
   PackPanelOf<Source, 1>(source, ld, k, columns, panel);
 }
 
+// The tiles [0, kTiles) of PackTiles, whose places were found once instead of at every step of K.
+template <typename Source, int kTiles>
+void PackTileGroup(const typename Source::Element* from, int64_t ld, int64_t k, const int64_t* start, int readable,
+                   int64_t spacing, float* to) {
+  int valid[kTiles];
+  for (int t = 0; t < kTiles; ++t) {
+    valid[t] = readable - start[t] < kLanes ? static_cast<int>(readable - start[t]) : kLanes;
+  }
+  const bool whole = valid[kTiles - 1] == kLanes;
+  // Rows of the next tiles, most likely.
+  const int64_t ahead = start[kTiles - 1] + kLanes;
+  for (int64_t i = 0; i < k; i += Source::kStep, from += Source::kStep * ld, to += kLanes) {
+    const int left = k - i < 2 ? 1 : 2;
+    __builtin_prefetch(from + ahead, 0, 2);
+    __builtin_prefetch(from + ahead + 2 * kLanes, 0, 2);
+    if (whole) {
+#pragma GCC unroll 4
+      for (int t = 0; t < kTiles; ++t) Store(to + t * spacing, Source::Down(from + start[t], ld, left, kLanes));
+    } else {
+      for (int t = 0; t < kTiles; ++t) Store(to + t * spacing, Source::Down(from + start[t], ld, left, valid[t]));
+    }
+  }
+}
+
 template <typename Source>
 void PackTiles(const void* source, int64_t ld, int64_t k, int rows, int readable, int tiles, int64_t spacing,
                float* to) {
   const auto* from = static_cast<const typename Source::Element*>(source);
-  for (int64_t i = 0; i < k; i += Source::kStep, from += Source::kStep * ld, to += kLanes) {
-    const int left = k - i < 2 ? 1 : 2;
-    for (int t = 0; t < tiles; ++t) {
-      const int64_t start = TileStart(rows, tiles, t);
-      const int64_t valid = readable - start;  // rows of the next tile are read too where they exist, and not used
-      Store(to + t * spacing, Source::Down(from + start, ld, left, valid < kLanes ? static_cast<int>(valid) : kLanes));
-    }
+  // Rows of the next tile are read too where they exist, and not used.
+  int t = 0;
+  for (; t + 4 <= tiles; t += 4) {
+    const int64_t start[4] = {TileStart(rows, tiles, t), TileStart(rows, tiles, t + 1), TileStart(rows, tiles, t + 2),
+                              TileStart(rows, tiles, t + 3)};
+    PackTileGroup<Source, 4>(from, ld, k, start, readable, spacing, to + t * spacing);
+  }
+  for (; t < tiles; ++t) {
+    const int64_t start[1] = {TileStart(rows, tiles, t)};
+    PackTileGroup<Source, 1>(from, ld, k, start, readable, spacing, to + t * spacing);
   }
 }
 
