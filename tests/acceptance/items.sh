@@ -153,10 +153,10 @@ run_ctest() {
 
 item_gradients() {
   command="ctest --preset cpu -R '^(layers_test|model_test)$'"
-  required="relative tolerance 1e-5 (tests/trainer/model/harness.h)"
+  required="all pass; why so much: tests/trainer/model/harness.h"
   run_ctest layers_test model_test || return 1
-  figure="$(grep -cE '\[       OK \]' "${out}") checks within $(grep -oE 'kGradientTolerance = [0-9.e-]+' \
-    tests/trainer/model/harness.h | cut -d ' ' -f 3)"
+  figure="$(grep -cE '\[       OK \]' "${out}") cases; tolerance $(grep -oE 'kGradientTolerance = [0-9.e-]+' \
+    tests/trainer/model/harness.h | cut -d ' ' -f 3) of the largest element"
 }
 
 # load_of RUN: the mean over the last 100 steps of max-over-mean expert load, each a mean over the MoE layers.
