@@ -125,9 +125,9 @@ TEST(PrintTest, NumericsOnlyHoldsNoOperationalField) {
 }
 
 TEST(DiffTest, SaysBeforeAndAfterInOrder) {
-  EXPECT_THAT(DiffLines({"model.moe.gate=SOFTMAX", "layout.data_ranks=2", "train.phase[0].micro_batch=16"}),
+  EXPECT_THAT(DiffLines({"model.moe.gate=SOFTMAX", "layout.data_ranks=2", "train.phase[0].micro_batch=8"}),
               ElementsAre("numerics  model.moe.gate: SIGMOID -> SOFTMAX",
-                          "numerics  train.phase[0].micro_batch: 8 -> 16", "run only  layout.data_ranks: 1 -> 2"));
+                          "numerics  train.phase[0].micro_batch: 16 -> 8", "run only  layout.data_ranks: 1 -> 2"));
 }
 
 TEST(DiffTest, SaysWhatOnlyOneSideHas) {
