@@ -1,6 +1,7 @@
 // The verb `generate`: continues a text with a trained model.
 #include <cmath>
 #include <cstdio>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -35,6 +36,16 @@ absl::StatusOr<Tokenizer> OpenTokenizerOf(const OpenedCheckpoint& checkpoint, co
       ", wanted ", checkpoint.header().tokenizer_fingerprint(), "); name that one with --tokenizer"));
 }
 
+// The logits of the tokens that a text may continue with. Rows of the vocabulary beyond the tokenizer mean nothing; of
+// the special tokens only the end of the document counts: a continuation has no holes to fill in.
+std::vector<float> LogitsOfText(absl::Span<const float> logits, const Tokenizer& tokenizer, int32_t eos_id) {
+  std::vector<float> kept(logits.begin(), logits.begin() + tokenizer.vocab_size());
+  for (int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
+    if (tokenizer.IsSpecial(id) && id != eos_id) kept[id] = -std::numeric_limits<float>::infinity();
+  }
+  return kept;
+}
+
 absl::Status Generate(const Request& request) {
   FileSystem& fs = PosixFileSystem();
   ASSIGN_OR_RETURN(const std::string path, CheckpointAt(fs, request.checkpoint));
@@ -51,9 +62,8 @@ absl::Status Generate(const Request& request) {
   ids.insert(ids.end(), prompt->begin(), prompt->end());
   std::fputs(request.prompt.c_str(), stdout);
   for (int64_t i = 0; i < request.tokens; ++i) {
-    const absl::Span<const float> logits = generator->NextLogits(ids);
-    // Rows of the vocabulary beyond the tokenizer mean nothing.
-    const int32_t next = SampleToken(logits.subspan(0, tokenizer.vocab_size()), request.sampling, i);
+    const std::vector<float> logits = LogitsOfText(generator->NextLogits(ids), tokenizer, config.model().eos_id());
+    const int32_t next = SampleToken(logits, request.sampling, i);
     if (next == config.model().eos_id()) break;
     ids.push_back(next);
     std::fputs(std::string(tokenizer.TokenBytes(next)).c_str(), stdout);
