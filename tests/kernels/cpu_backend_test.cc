@@ -2,32 +2,10 @@
 // operation allocates once it has run.
 #include "kernels/cpu/cpu_backend.h"
 
-#include <atomic>
-#include <cstdlib>
-#include <new>
-
 #include "kernels/arena.h"
+#include "tests/base/counting_heap.h"
 #include "tests/kernels/reference/attention.h"
 #include "tests/kernels/test_tensor.h"
-
-namespace {
-
-// operator new takes no argument that a counter could be passed in: this is the one thing shared by the whole program.
-std::atomic<int64_t>& Allocations() {
-  static std::atomic<int64_t>* const count = new (std::malloc(sizeof(std::atomic<int64_t>))) std::atomic<int64_t>(0);
-  return *count;
-}
-
-}  // namespace
-
-// Not inlined: the compiler would see new end in malloc, delete in free, and warn that they do not match.
-__attribute__((noinline)) void* operator new(size_t size) {
-  ++Allocations();
-  if (void* p = std::malloc(size)) return p;
-  std::abort();
-}
-__attribute__((noinline)) void operator delete(void* p) noexcept { std::free(p); }
-__attribute__((noinline)) void operator delete(void* p, size_t) noexcept { std::free(p); }
 
 namespace shoestring {
 namespace {
@@ -201,9 +179,9 @@ TEST_P(CpuBackendTest, NoOperationAllocatesOnceItHasRun) {
   for (Backend* backend : {one_.get(), three_.get()}) {
     const std::unique_ptr<Stream> stream = backend->MakeStream();
     step(*backend, *stream);
-    const int64_t before = Allocations();
+    const int64_t before = HeapCalls();
     step(*backend, *stream);
-    EXPECT_EQ(Allocations() - before, 0);
+    EXPECT_EQ(HeapCalls() - before, 0);
   }
 }
 

@@ -10,7 +10,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "kernels/cpu/cpu_backend.h"
-#include "tests/trainer/counting_heap.h"
+#include "tests/base/counting_heap.h"
 #include "tests/trainer/tiny_run.h"
 #include "trainer/nan_guard.h"
 
