@@ -57,7 +57,7 @@ View Arena::Allocate(Purpose purpose, absl::string_view name, DType dtype, int64
     internal::CheckFailed(__FILE__, __LINE__,
                           absl::StrCat("arena: ", name, " is allocated after Freeze() outside a scope"));
   }
-  const int64_t bytes = RoundUp(rows * cols * SizeOf(dtype));
+  const int64_t bytes = RoundUp(BytesOf(dtype, rows * cols));
   if (bytes > capacity_bytes_ - used_bytes_) {
     internal::CheckFailed(__FILE__, __LINE__,
                           absl::StrCat("arena: ", name, " needs ", bytes, " bytes, but ", used_bytes_, " of ",

@@ -15,11 +15,10 @@ constexpr Types kF32 = Only(DType::kF32);
 constexpr Types kF64 = Only(DType::kF64);
 constexpr Types kI32 = Only(DType::kI32);
 constexpr Types kI64 = Only(DType::kI64);
-constexpr Types kE4M3 = Only(DType::kE4M3);
+constexpr Types kFp8 = Only(DType::kE4M3) | Only(DType::kE5M2);
+constexpr Types kQuantised = kFp8 | Only(DType::kE5M6);
 constexpr Types kAct = kF32 | Only(DType::kBF16);
 constexpr int64_t kAny = -1;  // any number of rows or columns
-
-int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 std::string Describe(Types types, int64_t rows, int64_t cols) {
   std::string out;
@@ -53,17 +52,28 @@ class Checker {
     if (x) Tensor(name, x, types, rows, cols);
   }
 
-  // Values, and scales exactly if the values are FP8.
+  // Values and, exactly if they are of a quantised type, scales: `scale_rows` of them, by default those of a matrix.
   template <typename ViewType>
-  void WithScales(const char* name, const BasicOperand<ViewType>& x, Types types, int64_t rows, int64_t cols) const {
-    if (x.values.dtype == DType::kE4M3 && (!x.scales || x.tile.rows <= 0 || x.tile.cols <= 0)) {
-      Fail(absl::StrCat(name, " is e4m3 without scales"));
+  void WithScales(const char* name, const BasicOperand<ViewType>& x, Types types, int64_t rows, int64_t cols,
+                  int64_t scale_rows = kAny) const {
+    Tensor(name, x.values, types, rows, cols);
+    const Tile& tile = x.tile;
+    if (!x.quantised()) {
+      if (x.scales) Fail(absl::StrCat(name, " has scales but is ", Name(x.values.dtype)));
+      return;
     }
-    if (x.values.dtype != DType::kE4M3 && x.scales) Fail(absl::StrCat(name, " has scales but is not e4m3"));
-    Tensor(name, x.values, types | kE4M3, rows, cols);
-    if (x.scales) {
-      Tensor("its scales", x.scales, kF32, CeilDiv(x.values.rows, x.tile.rows), CeilDiv(x.values.cols, x.tile.cols));
+    if (!x.scales || tile.rows <= 0 || tile.cols <= 0) {
+      Fail(absl::StrCat(name, " is ", Name(x.values.dtype), " without scales"));
     }
+    Tensor("its scales", x.scales, kF32, scale_rows == kAny ? ScaleRows(tile, x.values.rows) : scale_rows,
+           ScaleColumns(tile, x.values.cols));
+  }
+
+  // Tokens of a grouped operation: tiles of one row, or tiles that start anew at each segment.
+  template <typename ViewType>
+  void Grouped(const char* name, const BasicOperand<ViewType>& x, Types types, int64_t rows, int64_t cols,
+               int64_t groups) const {
+    WithScales(name, x, types, rows, cols, x.tile.rows > 1 ? SegmentScaleRows(x.tile, rows, groups) : kAny);
   }
 
   void Contiguous(const char* name, const ConstView& x) const {
@@ -85,6 +95,9 @@ class Checker {
 struct Extents {
   int64_t rows, cols;
 };
+
+// What the second operand of a product may be.
+Types Partners(const Operand& a) { return a.quantised() ? kFp8 : Only(a.values.dtype); }
 
 void CheckAttention(const Checker& check, const AttentionArgs& args) {
   const AttentionShape& s = args.shape;
@@ -158,46 +171,81 @@ void Backend::Add(Stream& stream, ConstView a, ConstView b, View y) {
   DoAdd(stream, a, b, y);
 }
 
-// --- matrix products
-// ---------------------------------------------------------------------------------------------------
+// --- number formats --------------------------------------------------------------------------------------------------
 
-void Backend::Gemm(Stream& stream, GemmLayout layout, Operand a, Operand b, View c, bool accumulate) {
+void Backend::Quantize(Stream& stream, const QuantizeArgs& args) {
+  const Checker check(*this, "Quantize");
+  const ConstView& x = args.x.values;
+  const Segments& segments = args.segments;
+  check.Require(args.stack >= 1 && x.rows % args.stack == 0, "stack must divide the rows");
+  check.WithScales("x", args.x, kAct | kQuantised, kAny, kAny);
+  if (args.x.quantised()) check.Require(args.x.tile.rows == 1, "x must have tiles of one row");
+  if (segments.groups > 0) {
+    check.Require(args.stack == 1, "a matrix is a stack or has segments, not both");
+    check.Tensor("segments.offsets", segments.offsets, kI32, 1, segments.groups + 1);
+    check.Grouped("y", args.y, kQuantised, x.rows, x.cols, segments.groups);
+  } else {
+    check.WithScales("y", args.y, kQuantised, x.rows, x.cols, ScaleRows(args.y.tile, x.rows, args.stack));
+  }
+  if (args.y.values.dtype == DType::kE5M6) check.Require(args.y.tile.rows == 1, "e5m6 is made in tiles of one row");
+  DoQuantize(stream, args);
+}
+
+void Backend::Dequantize(Stream& stream, Operand x, View y, int64_t stack, ConstView offsets) {
+  const Checker check(*this, "Dequantize");
+  check.Require(stack >= 1 && x.values.rows % stack == 0, "stack must divide the rows");
+  check.WithScales("x", x, kQuantised, kAny, kAny, ScaleRows(x.tile, x.values.rows, stack));
+  check.Tensor("y", y, kAct, x.values.rows, x.values.cols);
+  check.Optional("offsets", offsets, kI32, 1, kAny);
+  DoDequantize(stream, x, y, stack, offsets);
+}
+
+// --- matrix products -------------------------------------------------------------------------------------------------
+
+void Backend::Gemm(Stream& stream, GemmLayout layout, Operand a, Operand b, View c, bool accumulate,
+                   const Fp8Accumulation& how) {
   const Checker check(*this, "Gemm");
   const bool a_transposed = layout == GemmLayout::kTN;
-  check.WithScales("a", a, kAct, kAny, kAny);
+  check.WithScales("a", a, kAct | kFp8, kAny, kAny);
   const int64_t m = a_transposed ? a.values.cols : a.values.rows;
   const int64_t k = a_transposed ? a.values.rows : a.values.cols;
   const int64_t n = layout == GemmLayout::kNT ? b.values.rows : b.values.cols;
   const Extents b_shape = layout == GemmLayout::kNT ? Extents{n, k} : Extents{k, n};
-  check.WithScales("b", b, Only(a.values.dtype), b_shape.rows, b_shape.cols);
+  check.WithScales("b", b, Partners(a), b_shape.rows, b_shape.cols);
   check.Tensor("c", c, accumulate ? kF32 : kAct, m, n);
-  work_.gemm_flops += 2 * m * n * k;
-  DoGemm(stream, layout, a, b, c, accumulate);
+  CountGemm(a, 2 * m * n * k);
+  DoGemm(stream, layout, a, b, c, accumulate, how);
 }
 
 void Backend::GroupedGemm(Stream& stream, GemmLayout layout, const Segments& segments, Operand a, Operand b, View c,
-                          bool accumulate) {
+                          bool accumulate, const Fp8Accumulation& how) {
   const Checker check(*this, "GroupedGemm");
   const int64_t groups = segments.groups;
   const int64_t rows = segments.max_rows;
   check.Require(groups > 0, "groups must be positive");
   check.Tensor("segments.offsets", segments.offsets, kI32, 1, groups + 1);
-  check.WithScales("a", a, kAct, rows, kAny);
-  const Types b_type = Only(a.values.dtype);
+  check.Grouped("a", a, kAct | kFp8, rows, kAny, groups);
   int64_t n = b.values.cols;
   if (layout == GemmLayout::kTN) {
-    check.WithScales("b", b, b_type, rows, n);
+    check.Grouped("b", b, Partners(a), rows, n, groups);
     check.Tensor("c", c, accumulate ? kF32 : kAct, groups * a.values.cols, n);
   } else {
     const int64_t k = a.values.cols;
+    check.Require(!a.quantised() || a.tile.rows == 1, "tokens must have tiles of one row");
     check.Require(b.values.rows % groups == 0, "b must hold one matrix for each group");
     if (layout == GemmLayout::kNT) n = b.values.rows / groups;
     const Extents b_shape = layout == GemmLayout::kNT ? Extents{groups * n, k} : Extents{groups * k, n};
-    check.WithScales("b", b, b_type, b_shape.rows, b_shape.cols);
+    check.WithScales("b", b, Partners(a), b_shape.rows, b_shape.cols,
+                     b.quantised() ? ScaleRows(b.tile, b_shape.rows, groups) : kAny);
     check.Tensor("c", c, accumulate ? kF32 : kAct, rows, n);
   }
-  work_.gemm_flops += 2 * rows * n * a.values.cols;
-  DoGroupedGemm(stream, layout, segments, a, b, c, accumulate);
+  CountGemm(a, 2 * rows * n * a.values.cols);
+  DoGroupedGemm(stream, layout, segments, a, b, c, accumulate, how);
+}
+
+void Backend::CountGemm(const Operand& a, int64_t flops) {
+  work_.gemm_flops += flops;
+  if (a.quantised()) work_.fp8_gemm_flops += flops;
 }
 
 // --- norms, positions, attention, activation
@@ -212,7 +260,8 @@ void Backend::RmsNorm(Stream& stream, const RmsNormArgs& args) {
   check.Optional("delta", args.delta, act, rows, cols);
   if (args.delta) check.Tensor("sum", args.sum, act, rows, cols);
   check.Tensor("gain", args.gain, act | kF32, 1, cols);
-  check.WithScales("y", args.y, act, rows, cols);
+  check.WithScales("y", args.y, act | kFp8, rows, cols);
+  if (args.y.quantised()) check.Require(args.y.tile.rows == 1, "y must have tiles of one row");
   check.Optional("inverse_rms", args.inverse_rms, kF32, 1, rows);
   DoRmsNorm(stream, args);
 }
@@ -287,7 +336,8 @@ void Backend::AttentionBackward(Stream& stream, const AttentionArgs& args, const
 void Backend::SwiGlu(Stream& stream, const SwiGluArgs& args, MutableOperand y) {
   const Checker check(*this, "SwiGlu");
   CheckSwiGlu(check, args);
-  check.WithScales("y", y, Only(args.gate_up.dtype), args.gate_up.rows, args.gate_up.cols / 2);
+  check.WithScales("y", y, Only(args.gate_up.dtype) | kFp8, args.gate_up.rows, args.gate_up.cols / 2);
+  if (y.quantised()) check.Require(y.tile.rows == 1, "y must have tiles of one row");
   DoSwiGlu(stream, args, y);
 }
 
@@ -348,12 +398,14 @@ void Backend::PlanDispatch(Stream& stream, const PlanDispatchArgs& args) {
   DoPlanDispatch(stream, args);
 }
 
-void Backend::GatherRows(Stream& stream, ConstView x, ConstView row_token, ConstView offsets, MutableOperand y) {
+void Backend::GatherRows(Stream& stream, Operand x, ConstView row_token, ConstView offsets, MutableOperand y) {
   const Checker check(*this, "GatherRows");
-  check.Tensor("x", x, kAct, kAny, kAny);
+  check.WithScales("x", x, kAct | kFp8, kAny, kAny);
   check.Tensor("row_token", row_token, kI32, 1, kAny);
   check.Tensor("offsets", offsets, kI32, 1, kAny);
-  check.WithScales("y", y, Only(x.dtype), row_token.cols, x.cols);
+  check.WithScales("y", y, Only(x.values.dtype), row_token.cols, x.values.cols);
+  check.Require(x.tile.rows == y.tile.rows && x.tile.cols == y.tile.cols && x.tile.rows <= 1,
+                "x and y must have the same tiles of one row");
   DoGatherRows(stream, x, row_token, offsets, y);
 }
 

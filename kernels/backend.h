@@ -26,6 +26,7 @@ class Stream {
 // What a backend counted since the last reset; matrix products and the attention core only.
 struct WorkCounters {
   int64_t gemm_flops = 0;       // dense and grouped products, 2*M*N*K each; grouped ones at their `max_rows`
+  int64_t fp8_gemm_flops = 0;   // those of them whose operands are both FP8
   int64_t attention_flops = 0;  // causal: half of the full rectangle; backward twice the forward (scores that are
                                 // computed again are not counted)
 };
@@ -50,16 +51,26 @@ class Backend {
   // y = a + b, added in f32, rounded once. Any may alias.
   void Add(Stream& stream, ConstView a, ConstView b, View y);
 
+  // --- number formats -----------------------------------------------------------------------------------------------
+  void Quantize(Stream& stream, const QuantizeArgs& args);
+  // y = code * scale, rounded to act. x [R, C] in tiles of one row, or of a stack (`stack` as in QuantizeArgs).
+  // `offsets` i32 [1, groups+1] or empty: only rows below the last offset exist.
+  void Dequantize(Stream& stream, Operand x, View y, int64_t stack = 1, ConstView offsets = {});
+
   // --- matrix products ----------------------------------------------------------------------------------------------
   // kNT: c[M,N] = a[M,K] b[N,K]^T (forward).   kNN: c[M,N] = a[M,K] b[K,N] (input gradient).
   // kTN: c[M,N] = a[K,M]^T b[K,N] (weight gradient). FP32 accumulation in an order fixed by K alone; c is act or f32.
-  // accumulate: c += (c must be f32), after the whole sum over K.
-  void Gemm(Stream& stream, GemmLayout layout, Operand a, Operand b, View c, bool accumulate = false);
+  // accumulate: c += (c must be f32), after the whole sum over K. Both operands are act, or both e4m3 or e5m2 with
+  // scales; then `how` says how they are summed.
+  void Gemm(Stream& stream, GemmLayout layout, Operand a, Operand b, View c, bool accumulate = false,
+            const Fp8Accumulation& how = {});
   // Expert e multiplies its segment of rows with its own matrix of the stack.
   // kNT: c[R,N] = a[R,K] b_e[N,K]^T, b [E*N, K].   kNN: c[R,N] = a[R,K] b_e[K,N], b [E*K, N].
   // kTN: c_e[M,N] (+)= a[R_e,M]^T b[R_e,N], c [E*M, N]; without accumulate an empty expert's c_e is set to zero.
+  // FP8: tokens in tiles of one row (kNT, kNN) or, where tokens are contracted (kTN), as QuantizeArgs::segments; the
+  // stack b as QuantizeArgs::stack.
   void GroupedGemm(Stream& stream, GemmLayout layout, const Segments& segments, Operand a, Operand b, View c,
-                   bool accumulate = false);
+                   bool accumulate = false, const Fp8Accumulation& how = {});
 
   // --- norms, positions, attention, activation
   // ------------------------------------------------------------------------
@@ -79,7 +90,7 @@ class Backend {
   void GateBackward(Stream& stream, const GateArgs& args, const GateBackwardArgs& grads);
   void SequenceBalance(Stream& stream, const SequenceBalanceArgs& args);
   void PlanDispatch(Stream& stream, const PlanDispatchArgs& args);
-  void GatherRows(Stream& stream, ConstView x, ConstView row_token, ConstView offsets, MutableOperand y);
+  void GatherRows(Stream& stream, Operand x, ConstView row_token, ConstView offsets, MutableOperand y);
   void GatherChosen(Stream& stream, ConstView chosen_values, ConstView row_slot, ConstView offsets, View row_values);
   void ScatterChosen(Stream& stream, ConstView row_values, ConstView slot_row, View chosen_values);
   void CombineRows(Stream& stream, const CombineArgs& args, View out);
@@ -106,9 +117,12 @@ class Backend {
   virtual void DoCopyToHost(Stream& stream, ConstView x, void* host) = 0;
   virtual void DoCopyFromHost(Stream& stream, const void* host, View x) = 0;
   virtual void DoAdd(Stream& stream, ConstView a, ConstView b, View y) = 0;
-  virtual void DoGemm(Stream& stream, GemmLayout layout, Operand a, Operand b, View c, bool accumulate) = 0;
+  virtual void DoQuantize(Stream& stream, const QuantizeArgs& args) = 0;
+  virtual void DoDequantize(Stream& stream, Operand x, View y, int64_t stack, ConstView offsets) = 0;
+  virtual void DoGemm(Stream& stream, GemmLayout layout, Operand a, Operand b, View c, bool accumulate,
+                      const Fp8Accumulation& how) = 0;
   virtual void DoGroupedGemm(Stream& stream, GemmLayout layout, const Segments& segments, Operand a, Operand b, View c,
-                             bool accumulate) = 0;
+                             bool accumulate, const Fp8Accumulation& how) = 0;
   virtual void DoRmsNorm(Stream& stream, const RmsNormArgs& args) = 0;
   virtual void DoRmsNormBackwardInput(Stream& stream, const RmsNormBackwardInputArgs& args) = 0;
   virtual void DoRmsNormBackwardWeight(Stream& stream, const RmsNormBackwardWeightArgs& args) = 0;
@@ -124,7 +138,7 @@ class Backend {
   virtual void DoGateBackward(Stream& stream, const GateArgs& args, const GateBackwardArgs& grads) = 0;
   virtual void DoSequenceBalance(Stream& stream, const SequenceBalanceArgs& args) = 0;
   virtual void DoPlanDispatch(Stream& stream, const PlanDispatchArgs& args) = 0;
-  virtual void DoGatherRows(Stream& stream, ConstView x, ConstView row_token, ConstView offsets, MutableOperand y) = 0;
+  virtual void DoGatherRows(Stream& stream, Operand x, ConstView row_token, ConstView offsets, MutableOperand y) = 0;
   virtual void DoGatherChosen(Stream& stream, ConstView chosen_values, ConstView row_slot, ConstView offsets,
                               View row_values) = 0;
   virtual void DoScatterChosen(Stream& stream, ConstView row_values, ConstView slot_row, View chosen_values) = 0;
@@ -136,6 +150,8 @@ class Backend {
   virtual void DoSquaredNorm(Stream& stream, ConstView x, View block_sums) = 0;
   virtual void DoAdamW(Stream& stream, const AdamWArgs& args) = 0;
   virtual void DoEma(Stream& stream, ConstView weights, double decay, View ema) = 0;
+
+  void CountGemm(const Operand& a, int64_t flops);
 
   WorkCounters work_;
 };

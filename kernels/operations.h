@@ -12,6 +12,29 @@ namespace shoestring {
 
 enum class GemmLayout { kNT, kNN, kTN };
 
+// How products of FP8 operands are summed along the contracted dimension (V3 report, section 3.3.2). Blocks of
+// `interval` elements are summed first, without scales; then acc = fma(sum, scale_a * scale_b, acc) in f32, blocks in
+// order, from +0. Tiles are a multiple of the interval along the contracted dimension, or end with it. A group's blocks
+// start at its segment.
+struct Fp8Accumulation {
+  int64_t interval = 128;
+  // Inside a block: false: f32, in the order of k. true: as Hopper's tensor cores do (docs/numerics.md, "Short
+  // accumulator").
+  bool hopper = false;
+};
+
+// y = x in y's format: a tile's scale is its largest magnitude / the format's largest value, in f32 (1 if that is 0),
+// rounded up to a power of two if y.power_of_two says so; a code is x / scale, rounded to nearest even, saturating.
+// NaN stays NaN; values of x that are infinite make their tile's scale infinite and themselves NaN.
+struct QuantizeArgs {
+  Operand x;          // [R, C] act; or quantised with tiles of one row: what its codes stand for, in f32
+  MutableOperand y;   // [R, C] e4m3, e5m2 or e5m6, with scales; e5m6 in tiles of one row, C even
+  int64_t stack = 1;  // x is a stack of so many equal matrices; tiles start anew at each
+  // With groups: tiles start anew at each segment, scales of tiles higher than one row lie as SegmentScaleRow says, and
+  // rows that do not exist are not touched.
+  Segments segments;
+};
+
 // y = x * rsqrt(mean(x^2) + eps) * gain, over the columns, in f32. With `delta`: sum = x + delta is rounded to act
 // first, stored, and normalised in the place of x (residual add fused with the norm that follows it).
 struct RmsNormArgs {
@@ -20,7 +43,7 @@ struct RmsNormArgs {
   View sum;         // [T, D] act; written when delta is given; may alias x
   ConstView gain;   // [1, D] act or f32
   double eps = 0;
-  MutableOperand y;  // [T, D] act, or FP8 with scales; rows may be strided
+  MutableOperand y;  // [T, D] act, rows may be strided; or act and then quantised as Quantize does, in tiles of one row
   View inverse_rms;  // [1, T] f32, or empty when nobody needs it
 };
 
@@ -142,8 +165,9 @@ struct PlanDispatchArgs {
   View slot_row;   // [T, K] i32: row of each pair
 };
 
-// GatherRows: y[r] = x[row_token[r]] for rows below the last offset.
-// GatherChosen: row_values[r] = chosen_values.flat[row_slot[r]]; ScatterChosen is its inverse (f32).
+// GatherRows: y[r] = x[row_token[r]] for rows below the last offset; of a quantised x codes and scales are moved as
+// they are, and its tiles have one row. GatherChosen: row_values[r] = chosen_values.flat[row_slot[r]]; ScatterChosen is
+// its inverse (f32).
 //
 // CombineRows: out[t] = base[t] + sum over the token's slots of y[slot_row[t, k]]: inside a routing group in f32 in
 // expert order, one rounding to act a group, groups added in f32 in order, then base, one last rounding.

@@ -27,8 +27,11 @@ class ShapeBackend : public Backend {
   void DoCopyToHost(Stream&, ConstView x, void* host) override { std::memset(host, 0, x.bytes()); }
   void DoCopyFromHost(Stream&, const void*, View) override {}
   void DoAdd(Stream&, ConstView, ConstView, View) override {}
-  void DoGemm(Stream&, GemmLayout, Operand, Operand, View, bool) override {}
-  void DoGroupedGemm(Stream&, GemmLayout, const Segments&, Operand, Operand, View, bool) override {}
+  void DoQuantize(Stream&, const QuantizeArgs&) override {}
+  void DoDequantize(Stream&, Operand, View, int64_t, ConstView) override {}
+  void DoGemm(Stream&, GemmLayout, Operand, Operand, View, bool, const Fp8Accumulation&) override {}
+  void DoGroupedGemm(Stream&, GemmLayout, const Segments&, Operand, Operand, View, bool,
+                     const Fp8Accumulation&) override {}
   void DoRmsNorm(Stream&, const RmsNormArgs&) override {}
   void DoRmsNormBackwardInput(Stream&, const RmsNormBackwardInputArgs&) override {}
   void DoRmsNormBackwardWeight(Stream&, const RmsNormBackwardWeightArgs&) override {}
@@ -41,7 +44,7 @@ class ShapeBackend : public Backend {
   void DoGateBackward(Stream&, const GateArgs&, const GateBackwardArgs&) override {}
   void DoSequenceBalance(Stream&, const SequenceBalanceArgs&) override {}
   void DoPlanDispatch(Stream&, const PlanDispatchArgs&) override {}
-  void DoGatherRows(Stream&, ConstView, ConstView, ConstView, MutableOperand) override {}
+  void DoGatherRows(Stream&, Operand, ConstView, ConstView, MutableOperand) override {}
   void DoGatherChosen(Stream&, ConstView, ConstView, ConstView, View) override {}
   void DoScatterChosen(Stream&, ConstView, ConstView, View) override {}
   void DoCombineRows(Stream&, const CombineArgs&, View) override {}

@@ -14,12 +14,15 @@ enum class DType : uint8_t {
   kF32,
   kBF16,
   kE4M3,  // 1 sign, 4 exponent, 3 fraction bits, no infinity (OCP 8-bit floating point specification)
+  kE5M2,  // 1 sign, 5 exponent, 2 fraction bits (the same specification)
+  kE5M6,  // 12 bits: 1 sign, 5 exponent, 6 fraction bits; two values in three bytes; storage only
   kI32,
   kI64,
   kF64,
   kU8,
 };
 
+// Bytes of one element; of kE5M6, which shares bytes between neighbours, there is no such number: see BytesOf.
 constexpr int64_t SizeOf(DType dtype) {
   switch (dtype) {
     case DType::kF32:
@@ -28,9 +31,23 @@ constexpr int64_t SizeOf(DType dtype) {
     case DType::kI64:
     case DType::kF64: return 8;
     case DType::kE4M3:
+    case DType::kE5M2:
     case DType::kU8: return 1;
+    case DType::kE5M6: CHECK(dtype != DType::kE5M6);
   }
   return 0;
+}
+
+// Bytes of `elements` neighbouring elements; of kE5M6 an even number of them.
+constexpr int64_t BytesOf(DType dtype, int64_t elements) {
+  if (dtype != DType::kE5M6) return elements * SizeOf(dtype);
+  CHECK_EQ(elements % 2, 0);
+  return elements / 2 * 3;
+}
+
+// Types that mean nothing without the scales of their tiles.
+constexpr bool IsQuantised(DType dtype) {
+  return dtype == DType::kE4M3 || dtype == DType::kE5M2 || dtype == DType::kE5M6;
 }
 
 const char* Name(DType dtype);  // "f32", "bf16", ...
@@ -99,17 +116,17 @@ struct BasicView {
   bool empty() const { return rows == 0 || cols == 0; }
   explicit operator bool() const { return data != nullptr; }
   int64_t elements() const { return rows * cols; }
-  int64_t bytes() const { return elements() * SizeOf(dtype); }
+  int64_t bytes() const { return BytesOf(dtype, elements()); }
   bool contiguous() const { return stride == cols || rows <= 1; }
 
-  Byte* row_bytes(int64_t row) const { return data + row * stride * SizeOf(dtype); }
+  Byte* row_bytes(int64_t row) const { return data + BytesOf(dtype, row * stride); }
   BasicView Rows(int64_t first, int64_t count) const {
     CHECK_LE(first + count, rows);
     return {row_bytes(first), dtype, count, cols, stride};
   }
   BasicView Columns(int64_t first, int64_t count) const {
     CHECK_LE(first + count, cols);
-    return {data + first * SizeOf(dtype), dtype, rows, count, stride};
+    return {data + BytesOf(dtype, first), dtype, rows, count, stride};
   }
   // The same contiguous elements in another shape.
   BasicView Reshape(int64_t new_rows, int64_t new_cols) const {
@@ -135,19 +152,43 @@ struct Tile {
   int64_t cols = 0;
 };
 
-// What a matrix product reads, or what a fused operation writes for it: values and, for FP8, their FP32 scales
-// [ceil(rows/tile.rows), ceil(cols/tile.cols)]. Plain views convert to operands without scales, so that a bare FP8
-// tensor cannot be passed without its recipe by accident: Backend refuses kE4M3 values that come without scales.
+// Rows of the scales of a stack of `stack` equal matrices with `rows` rows together: tiles start anew at each matrix.
+constexpr int64_t ScaleRows(const Tile& tile, int64_t rows, int64_t stack = 1) {
+  return stack * ((rows / stack + tile.rows - 1) / tile.rows);
+}
+constexpr int64_t ScaleColumns(const Tile& tile, int64_t cols) { return (cols + tile.cols - 1) / tile.cols; }
+// The same of a grouped matrix whose tiles start anew at each group's segment of rows: the scales of the j-th tile of
+// group e are in row SegmentScaleRow(tile, offsets[e], e) + j. Some rows between groups stay unused, so that nobody
+// needs to sum over groups to find a scale.
+constexpr int64_t SegmentScaleRow(const Tile& tile, int64_t first_row, int64_t group) {
+  return first_row / tile.rows + group;
+}
+constexpr int64_t SegmentScaleRows(const Tile& tile, int64_t max_rows, int64_t groups) {
+  return SegmentScaleRow(tile, max_rows, groups);
+}
+
+// What a matrix product reads, or what an operation writes for it: values and, for quantised types, the f32 scales of
+// their tiles; a value stands for code * scale. Plain views convert to operands without scales, so that a bare FP8
+// tensor cannot be passed without its recipe by accident: Backend refuses quantised values that come without scales.
 template <typename ViewType>
 struct BasicOperand {
   ViewType values;
   ViewType scales;
   Tile tile;
+  bool power_of_two = false;  // whoever writes the scales rounds them up to powers of two
 
   BasicOperand() = default;
   template <typename V>
   requires std::is_convertible_v<V, ViewType> BasicOperand(const V& view) : values(view) {}  // implicit on purpose
-  BasicOperand(ViewType values, ViewType scales, Tile tile) : values(values), scales(scales), tile(tile) {}
+  BasicOperand(ViewType values, ViewType scales, Tile tile, bool power_of_two = false)
+      : values(values), scales(scales), tile(tile), power_of_two(power_of_two) {}
+  // A mutable operand is also a constant one.
+  template <typename V>
+  requires std::is_convertible_v<V, ViewType> BasicOperand(const BasicOperand<V>& other)
+      : values(other.values), scales(other.scales), tile(other.tile), power_of_two(other.power_of_two) {}
+
+  explicit operator bool() const { return static_cast<bool>(values); }
+  bool quantised() const { return IsQuantised(values.dtype); }
 };
 using Operand = BasicOperand<ConstView>;
 using MutableOperand = BasicOperand<View>;

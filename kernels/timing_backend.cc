@@ -14,6 +14,7 @@ const char* Name(TimeCategory category) {
     case TimeCategory::kLoss: return "loss";
     case TimeCategory::kOptimizer: return "optimizer";
     case TimeCategory::kCopy: return "copy";
+    case TimeCategory::kQuantise: return "quantise";
   }
   return "?";
 }
@@ -76,15 +77,26 @@ void TimingBackend::DoAdd(Stream& stream, ConstView a, ConstView b, View y) {
   inner_.Add(stream, a, b, y);
 }
 
-void TimingBackend::DoGemm(Stream& stream, GemmLayout layout, Operand a, Operand b, View c, bool accumulate) {
+void TimingBackend::DoQuantize(Stream& stream, const QuantizeArgs& args) {
+  const Timed timed(*this, TimeCategory::kQuantise);
+  inner_.Quantize(stream, args);
+}
+
+void TimingBackend::DoDequantize(Stream& stream, Operand x, View y, int64_t stack, ConstView offsets) {
+  const Timed timed(*this, TimeCategory::kQuantise);
+  inner_.Dequantize(stream, x, y, stack, offsets);
+}
+
+void TimingBackend::DoGemm(Stream& stream, GemmLayout layout, Operand a, Operand b, View c, bool accumulate,
+                           const Fp8Accumulation& how) {
   const Timed timed(*this, TimeCategory::kGemm);
-  inner_.Gemm(stream, layout, a, b, c, accumulate);
+  inner_.Gemm(stream, layout, a, b, c, accumulate, how);
 }
 
 void TimingBackend::DoGroupedGemm(Stream& stream, GemmLayout layout, const Segments& segments, Operand a, Operand b,
-                                  View c, bool accumulate) {
+                                  View c, bool accumulate, const Fp8Accumulation& how) {
   const Timed timed(*this, TimeCategory::kGroupedGemm);
-  inner_.GroupedGemm(stream, layout, segments, a, b, c, accumulate);
+  inner_.GroupedGemm(stream, layout, segments, a, b, c, accumulate, how);
 }
 
 void TimingBackend::DoRmsNorm(Stream& stream, const RmsNormArgs& args) {
@@ -150,8 +162,7 @@ void TimingBackend::DoPlanDispatch(Stream& stream, const PlanDispatchArgs& args)
   inner_.PlanDispatch(stream, args);
 }
 
-void TimingBackend::DoGatherRows(Stream& stream, ConstView x, ConstView row_token, ConstView offsets,
-                                 MutableOperand y) {
+void TimingBackend::DoGatherRows(Stream& stream, Operand x, ConstView row_token, ConstView offsets, MutableOperand y) {
   const Timed timed(*this, TimeCategory::kRouting);
   inner_.GatherRows(stream, x, row_token, offsets, y);
 }

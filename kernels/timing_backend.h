@@ -20,8 +20,9 @@ enum class TimeCategory {
   kLoss,         // embedding and cross-entropy
   kOptimizer,    // gradient norm, AdamW, moving average
   kCopy,         // copies, zeroing, additions
+  kQuantise,     // number formats, where not fused with another operation
 };
-constexpr int kTimeCategories = static_cast<int>(TimeCategory::kCopy) + 1;
+constexpr int kTimeCategories = static_cast<int>(TimeCategory::kQuantise) + 1;
 
 // Short name for keys and tables: "gemm", "grouped_gemm", "attention", ...
 const char* Name(TimeCategory category);
@@ -62,9 +63,12 @@ class TimingBackend final : public Backend {
   void DoCopyToHost(Stream& stream, ConstView x, void* host) override;
   void DoCopyFromHost(Stream& stream, const void* host, View x) override;
   void DoAdd(Stream& stream, ConstView a, ConstView b, View y) override;
-  void DoGemm(Stream& stream, GemmLayout layout, Operand a, Operand b, View c, bool accumulate) override;
+  void DoQuantize(Stream& stream, const QuantizeArgs& args) override;
+  void DoDequantize(Stream& stream, Operand x, View y, int64_t stack, ConstView offsets) override;
+  void DoGemm(Stream& stream, GemmLayout layout, Operand a, Operand b, View c, bool accumulate,
+              const Fp8Accumulation& how) override;
   void DoGroupedGemm(Stream& stream, GemmLayout layout, const Segments& segments, Operand a, Operand b, View c,
-                     bool accumulate) override;
+                     bool accumulate, const Fp8Accumulation& how) override;
   void DoRmsNorm(Stream& stream, const RmsNormArgs& args) override;
   void DoRmsNormBackwardInput(Stream& stream, const RmsNormBackwardInputArgs& args) override;
   void DoRmsNormBackwardWeight(Stream& stream, const RmsNormBackwardWeightArgs& args) override;
@@ -80,7 +84,7 @@ class TimingBackend final : public Backend {
   void DoGateBackward(Stream& stream, const GateArgs& args, const GateBackwardArgs& grads) override;
   void DoSequenceBalance(Stream& stream, const SequenceBalanceArgs& args) override;
   void DoPlanDispatch(Stream& stream, const PlanDispatchArgs& args) override;
-  void DoGatherRows(Stream& stream, ConstView x, ConstView row_token, ConstView offsets, MutableOperand y) override;
+  void DoGatherRows(Stream& stream, Operand x, ConstView row_token, ConstView offsets, MutableOperand y) override;
   void DoGatherChosen(Stream& stream, ConstView chosen_values, ConstView row_slot, ConstView offsets,
                       View row_values) override;
   void DoScatterChosen(Stream& stream, ConstView row_values, ConstView slot_row, View chosen_values) override;

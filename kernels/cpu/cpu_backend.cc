@@ -57,7 +57,7 @@ class CpuBackend : public Backend {
         gemm_(&pool_, options.isa) {}
 
   const char* name() const override { return "cpu"; }
-  bool Supports(DType dtype) const override { return dtype != DType::kE4M3; }
+  bool Supports(DType) const override { return true; }
   std::unique_ptr<Stream> MakeStream() override { return std::make_unique<CpuStream>(); }
   void Synchronize(Stream&) override {}  // every call has finished when it returned
   int64_t AttentionWorkspaceBytes(const AttentionShape& shape, bool backward) const override {
@@ -71,11 +71,16 @@ class CpuBackend : public Backend {
   void DoCopyFromHost(Stream&, const void* host, View x) override { std::memcpy(x.data, host, x.bytes()); }
   void DoAdd(Stream&, ConstView a, ConstView b, View y) override { CpuAdd(cpu_, a, b, y); }
 
-  void DoGemm(Stream&, GemmLayout layout, Operand a, Operand b, View c, bool accumulate) override {
+  void DoQuantize(Stream&, const QuantizeArgs& args) override { CpuQuantize(cpu_, args); }
+  void DoDequantize(Stream&, Operand x, View y, int64_t stack, ConstView offsets) override {
+    CpuDequantize(cpu_, x, y, stack, offsets);
+  }
+  void DoGemm(Stream&, GemmLayout layout, Operand a, Operand b, View c, bool accumulate,
+              const Fp8Accumulation&) override {
     gemm_.Run(MakeGemmCall(layout, a.values, b.values, c, accumulate));
   }
   void DoGroupedGemm(Stream&, GemmLayout layout, const Segments& segments, Operand a, Operand b, View c,
-                     bool accumulate) override {
+                     bool accumulate, const Fp8Accumulation&) override {
     ExistingRows(segments.offsets, segments.max_rows);
     GroupedGemmCall call = {.each = MakeGemmCall(layout, a.values, b.values, c, accumulate),
                             .groups = static_cast<int>(segments.groups),
@@ -112,8 +117,8 @@ class CpuBackend : public Backend {
   }
   void DoSequenceBalance(Stream&, const SequenceBalanceArgs& args) override { CpuSequenceBalance(cpu_, args); }
   void DoPlanDispatch(Stream&, const PlanDispatchArgs& args) override { CpuPlanDispatch(args); }
-  void DoGatherRows(Stream&, ConstView x, ConstView row_token, ConstView offsets, MutableOperand y) override {
-    CpuGatherRows(cpu_, x, row_token, offsets, y.values);
+  void DoGatherRows(Stream&, Operand x, ConstView row_token, ConstView offsets, MutableOperand y) override {
+    CpuGatherRows(cpu_, x, row_token, offsets, y);
   }
   void DoGatherChosen(Stream&, ConstView chosen_values, ConstView row_slot, ConstView offsets,
                       View row_values) override {

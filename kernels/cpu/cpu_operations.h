@@ -69,7 +69,8 @@ void CpuGateBackward(const CpuContext& cpu, const GateArgs& args, const GateBack
 void CpuSequenceBalance(const CpuContext& cpu, const SequenceBalanceArgs& args);
 
 void CpuPlanDispatch(const PlanDispatchArgs& args);
-void CpuGatherRows(const CpuContext& cpu, ConstView x, ConstView row_token, ConstView offsets, View y);
+void CpuGatherRows(const CpuContext& cpu, const Operand& x, ConstView row_token, ConstView offsets,
+                   const MutableOperand& y);
 void CpuGatherChosen(ConstView chosen_values, ConstView row_slot, ConstView offsets, View row_values);
 void CpuScatterChosen(ConstView row_values, ConstView slot_row, View chosen_values);
 void CpuCombineRows(const CpuContext& cpu, const CombineArgs& args, View out);
@@ -85,5 +86,8 @@ void CpuEma(const CpuContext& cpu, ConstView weights, double decay, View ema);
 
 // Rows that exist: the last of the offsets, or all where there are none.
 int64_t ExistingRows(const ConstView& offsets, int64_t all);
+
+void CpuQuantize(const CpuContext& cpu, const QuantizeArgs& args);
+void CpuDequantize(const CpuContext& cpu, const Operand& x, const View& y, int64_t stack, const ConstView& offsets);
 
 }  // namespace shoestring

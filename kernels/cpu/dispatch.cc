@@ -45,13 +45,18 @@ void CpuPlanDispatch(const PlanDispatchArgs& args) {
   offsets[0] = 0;
 }
 
-void CpuGatherRows(const CpuContext& cpu, ConstView x, ConstView row_token, ConstView offsets, View y) {
+void CpuGatherRows(const CpuContext& cpu, const Operand& x, ConstView row_token, ConstView offsets,
+                   const MutableOperand& y) {
   const int32_t* tokens = row_token.as<int32_t>();
-  ForRowRanges(cpu, ExistingRows(offsets, row_token.cols), x.cols, [&](int64_t begin, int64_t end) {
+  const auto copy = [](const ConstView& from, int64_t token, const View& to, int64_t row) {
+    std::memcpy(to.row_bytes(row), from.row_bytes(token), from.cols * SizeOf(from.dtype));
+  };
+  ForRowRanges(cpu, ExistingRows(offsets, row_token.cols), x.values.cols, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       CHECK_GE(tokens[row], 0);
-      CHECK_LT(tokens[row], x.rows);
-      std::memcpy(y.row_bytes(row), x.row_bytes(tokens[row]), x.cols * SizeOf(x.dtype));
+      CHECK_LT(tokens[row], x.values.rows);
+      copy(x.values, tokens[row], y.values, row);
+      if (x.quantised()) copy(x.scales, tokens[row], y.scales, row);
     }
   });
 }
