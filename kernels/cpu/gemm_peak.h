@@ -15,4 +15,8 @@ struct GemmPeak {
 // dtype on one core, and 4 MB while it runs; call it before or after training, not inside a step.
 GemmPeak MeasureGemmPeak(CpuGemm& gemm, int rounds = 60, Clock& clock = RealClock());
 
+// The rate in GFLOP/s that the same product holds for `seconds`: what a machine can do for as long as a step takes,
+// where the best of many short rounds is what it can do for a moment.
+double SustainedGemmRate(CpuGemm& gemm, DType dtype, double seconds, Clock& clock = RealClock());
+
 }  // namespace shoestring
