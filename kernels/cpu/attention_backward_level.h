@@ -101,7 +101,8 @@ void GradientOfQueries(const GemmKernels& gemm, const AttentionHead& h, const At
     TileOut out = {};
     out.partial = b.d_q_partial + (at.row - at.block_row) * b.d_q_ld + column;
     out.partial_stride = b.d_q_ld;
-    out.add_partial = !first_block;
+    out.earlier = first_block ? nullptr : out.partial;
+    out.earlier_stride = b.d_q_ld;
     out.stride = h.d_q_ld;
     if (last_block) SetOut(out, Cell<typename Source::Element>(h.d_q, h.d_q_ld, at.row, column));
     MultiplyAlongKeys<Source>(gemm, at.rows, b.d_scores, rope ? b.rope_panels : b.nope_panels, h.length, at.base,

@@ -14,7 +14,12 @@ namespace {
 
 class CpuStream : public Stream {};
 
-GemmCall MakeGemmCall(GemmLayout layout, const ConstView& a, const ConstView& b, const View& c, bool accumulate) {
+ScaleGrid MakeScaleGrid(const Operand& x) { return {DataOrNull<float>(x.scales), x.scales.stride, x.tile}; }
+
+GemmCall MakeGemmCall(GemmLayout layout, const Operand& a_operand, const Operand& b_operand, const View& c,
+                      bool accumulate, const Fp8Accumulation& how) {
+  const ConstView& a = a_operand.values;
+  const ConstView& b = b_operand.values;
   return {.layout = layout,
           .m = layout == GemmLayout::kTN ? a.cols : a.rows,
           .n = layout == GemmLayout::kNT ? b.rows : b.cols,
@@ -27,7 +32,8 @@ GemmCall MakeGemmCall(GemmLayout layout, const ConstView& a, const ConstView& b,
           .out_type = c.dtype,
           .c = c.data,
           .ldc = c.stride,
-          .accumulate = accumulate};
+          .accumulate = accumulate,
+          .fp8 = {.b_type = b.dtype, .a = MakeScaleGrid(a_operand), .b = MakeScaleGrid(b_operand), .how = how}};
 }
 
 CpuAttentionCall MakeAttentionCall(const AttentionArgs& args, const View& log_sum_exp) {
@@ -76,13 +82,13 @@ class CpuBackend : public Backend {
     CpuDequantize(cpu_, x, y, stack, offsets);
   }
   void DoGemm(Stream&, GemmLayout layout, Operand a, Operand b, View c, bool accumulate,
-              const Fp8Accumulation&) override {
-    gemm_.Run(MakeGemmCall(layout, a.values, b.values, c, accumulate));
+              const Fp8Accumulation& how) override {
+    gemm_.Run(MakeGemmCall(layout, a, b, c, accumulate, how));
   }
   void DoGroupedGemm(Stream&, GemmLayout layout, const Segments& segments, Operand a, Operand b, View c,
-                     bool accumulate, const Fp8Accumulation&) override {
+                     bool accumulate, const Fp8Accumulation& how) override {
     ExistingRows(segments.offsets, segments.max_rows);
-    GroupedGemmCall call = {.each = MakeGemmCall(layout, a.values, b.values, c, accumulate),
+    GroupedGemmCall call = {.each = MakeGemmCall(layout, a, b, c, accumulate, how),
                             .groups = static_cast<int>(segments.groups),
                             .offsets = segments.offsets.as<int32_t>()};
     if (layout == GemmLayout::kTN) {
@@ -91,6 +97,7 @@ class CpuBackend : public Backend {
       const int64_t rows = b.values.rows / segments.groups;  // of one group's matrix
       if (layout == GemmLayout::kNT) call.each.n = rows;
       call.stride = rows * b.values.stride;
+      if (b.quantised()) call.scale_rows = ScaleRows(b.tile, rows);
     }
     gemm_.RunGrouped(call);
   }

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "kernels/cpu/gemm_scales.h"
 
 namespace shoestring {
 namespace {
@@ -19,6 +20,9 @@ constexpr int64_t kMaxPartialRows = 504;  // a multiple of every tile height, el
 // Tiles packed together when K runs down A.
 constexpr int64_t kTilesAtOnce = 4;
 static_assert(kTilesAtOnce * kGemmColumnsTile >= kGemmMaxRows * kGemmRowStride);
+// Intervals of K in a packed block of FP8 operands at most.
+constexpr int64_t kMaxIntervals = 24;
+constexpr int64_t kMaxRowsAtOnce = kTilesAtOnce * kGemmMaxRows;
 // Multiply-adds below which a task is too small to be worth waking a thread.
 constexpr int64_t kTaskWork = int64_t{1} << 18;
 // Packing one element costs about as much as this many multiply-adds.
@@ -36,9 +40,33 @@ int64_t PartStart(int64_t size, int64_t parts, int64_t i, int64_t unit) {
   return std::min(size, CeilDiv(size, unit) * i / parts * unit);
 }
 
+// Elements of K that are packed together: of FP8 operands whole intervals.
+int64_t BlockElements(const GemmCall& call, const GemmKernels& kernels) {
+  const int64_t most = kGemmBlockDwords * kernels.k_step;
+  if (!IsQuantised(call.in_type)) return most;
+  const int64_t interval = call.fp8.how.interval;
+  if (interval % kernels.k_step != 0) return interval;  // the next one starts in the middle of a dword
+  return std::min(most / interval, kMaxIntervals) * interval;
+}
+
 bool NeedsPartial(const GemmCall& call, const GemmKernels& kernels) {
   const bool through_c = call.out_type == DType::kF32 && !call.accumulate;  // C itself holds the partial sum
-  return !through_c && call.k > kGemmBlockDwords * kernels.k_step;
+  return !through_c && call.k > BlockElements(call, kernels);
+}
+
+DType TypeOfB(const GemmCall& call) { return IsQuantised(call.in_type) ? call.fp8.b_type : call.in_type; }
+
+void CheckFp8(const GemmCall& call) {
+  const Fp8Call& fp8 = call.fp8;
+  CHECK(call.in_type == DType::kE4M3 || call.in_type == DType::kE5M2);
+  CHECK(fp8.b_type == DType::kE4M3 || fp8.b_type == DType::kE5M2);
+  CHECK_GE(fp8.how.interval, 1);
+  CHECK_LE(fp8.how.interval, kGemmBlockDwords);
+  CHECK(!fp8.how.hopper);
+  const int64_t a_tile = call.layout == GemmLayout::kTN ? fp8.a.tile.rows : fp8.a.tile.cols;
+  const int64_t b_tile = call.layout == GemmLayout::kNT ? fp8.b.tile.cols : fp8.b.tile.rows;
+  CHECK(a_tile % fp8.how.interval == 0 || a_tile >= call.k);
+  CHECK(b_tile % fp8.how.interval == 0 || b_tile >= call.k);
 }
 
 void CheckCall(const GemmCall& call) {
@@ -48,7 +76,11 @@ void CheckCall(const GemmCall& call) {
   CHECK_GE(call.lda, call.layout == GemmLayout::kTN ? call.m : call.k);
   CHECK_GE(call.ldb, call.layout == GemmLayout::kNT ? call.k : call.n);
   CHECK_GE(call.ldc, call.n);
-  CHECK(call.in_type == DType::kF32 || call.in_type == DType::kBF16);
+  if (IsQuantised(call.in_type)) {
+    CheckFp8(call);
+  } else {
+    CHECK(call.in_type == DType::kF32 || call.in_type == DType::kBF16);
+  }
   CHECK(call.out_type == DType::kF32 || (call.out_type == DType::kBF16 && !call.accumulate));
 }
 
@@ -58,16 +90,16 @@ void SetToZero(const GemmCall& call) {
   }
 }
 
-void PackColumns(const GemmCall& call, const GemmKernels& kernels, const GemmPart& part, int64_t k0, int64_t k,
-                 float* to) {
+void PackColumns(const GemmCall& call, const GemmKernels& kernels, const PackTable& table, const GemmPart& part,
+                 int64_t k0, int64_t k, float* to) {
   const bool transposed = call.layout == GemmLayout::kNT;
-  const auto pack = transposed ? kernels.pack->panel_transposed : kernels.pack->panel;
+  const auto pack = transposed ? table.panel_transposed : table.panel;
   const int64_t dwords = CeilDiv(k, kernels.k_step);
   for (int64_t j = 0; j < part.columns; j += kernels.columns()) {
     const int columns = static_cast<int>(std::min<int64_t>(kernels.columns(), part.columns - j));
     const int64_t n = part.column + j;
     const int64_t start = transposed ? n * call.ldb + k0 : k0 * call.ldb + n;
-    pack(Advance(call.b, call.in_type, start), call.ldb, k, columns, columns > 16 ? 2 : 1, to + j * dwords);
+    pack(Advance(call.b, TypeOfB(call), start), call.ldb, k, columns, columns > 16 ? 2 : 1, to + j * dwords);
   }
 }
 
@@ -90,7 +122,6 @@ TileOut BlockOut(const GemmCall& call, const GemmPart& part, float* partial, boo
   TileOut out = {};
   out.partial = partial;
   out.partial_stride = kMaxPartialColumns;
-  out.add_partial = !first;
   out.stride = call.ldc;
   void* c = Advance(call.c, call.out_type, part.row * call.ldc + part.column);
   if (call.out_type == DType::kBF16) {
@@ -103,6 +134,8 @@ TileOut BlockOut(const GemmCall& call, const GemmPart& part, float* partial, boo
     out.partial = out.f32;
     out.partial_stride = call.ldc;
   }
+  if (!first) out.earlier = out.partial;
+  out.earlier_stride = out.partial_stride;
   return out;
 }
 
@@ -116,9 +149,47 @@ void MultiplyTile(const GemmKernels& kernels, TileLayout layout, int rows, int64
   }
 }
 
+// The same of FP8 operands: one interval of K after the other, whose sums meet in a buffer that stays in the
+// first-level cache.
+struct IntervalScales {
+  float rows[kMaxIntervals][kMaxRowsAtOnce];
+  float columns[kMaxIntervals][kMaxColumns];
+};
+void MultiplyIntervals(const GemmKernels& kernels, TileLayout layout, int rows, int64_t dwords, int64_t interval,
+                       const float* tile, int64_t tile_row, const float* panels, int64_t columns,
+                       const IntervalScales& scales, float* sums, const TileOut& tile_out) {
+  const int64_t tile_step = layout == kTileColumns ? 16 : 1;
+  for (int64_t j = 0; j < columns; j += kernels.columns()) {
+    const TileOut whole = tile_out.At(0, j);
+    const int width = static_cast<int>(std::min<int64_t>(kernels.columns(), columns - j));
+    const int vectors = width > 16 ? 2 : 1;
+    for (int64_t k = 0, i = 0; k < dwords; k += interval, ++i) {
+      const bool last = k + interval >= dwords;
+      TileOut out = whole;
+      out.columns = width;
+      out.row_scales = scales.rows[i] + tile_row;
+      out.column_scales = scales.columns[i] + j;
+      if (i > 0) {
+        out.earlier = sums;
+        out.earlier_stride = kernels.columns();
+      }
+      if (!last) {
+        out.f32 = nullptr;
+        out.bf16 = nullptr;
+        out.partial = sums;
+        out.partial_stride = kernels.columns();
+      }
+      kernels.micro->at[layout][vectors][rows](std::min(interval, dwords - k), tile + k * tile_step,
+                                               panels + j * dwords + k * vectors * 16, out);
+    }
+  }
+}
+
 }  // namespace
 
 struct alignas(64) CpuGemm::Scratch {
+  float sums[kGemmMaxRows * 32];
+  IntervalScales scales;
   float tiles[kTilesAtOnce * kGemmColumnsTile];  // or one tile of rows
   float panels[kGemmBlockDwords * kMaxColumns];
   float partial[kMaxPartialRows * kMaxPartialColumns];
@@ -143,10 +214,18 @@ CpuGemm::CpuGemm(ThreadPool* pool, Isa isa) : pool_(pool), isa_(isa), level_(Ker
   plans_.reserve(1024);
 }
 
-const GemmKernels& CpuGemm::KernelsFor(DType type) const { return type == DType::kF32 ? level_.f32 : level_.bf16; }
+CpuGemm::Kernels CpuGemm::KernelsFor(const GemmCall& call) const {
+  if (call.in_type == DType::kF32) return {level_.f32, level_.f32.pack};
+  Kernels kernels = {level_.bf16, level_.bf16.pack};
+  if (IsQuantised(call.in_type)) {
+    kernels.pack = call.in_type == DType::kE4M3 ? level_.e4m3 : level_.e5m2;
+    kernels.pack_b = call.fp8.b_type == DType::kE4M3 ? level_.e4m3 : level_.e5m2;
+  }
+  return kernels;
+}
 
 CpuGemm::Plan CpuGemm::SmallestPlan(const GemmCall& call) const {
-  const bool partial = NeedsPartial(call, KernelsFor(call.in_type));
+  const bool partial = NeedsPartial(call, KernelsFor(call));
   return {call, CeilDiv(call.m, partial ? kMaxPartialRows : kMaxRows),
           CeilDiv(call.n, partial ? kMaxPartialColumns : kMaxColumns), 0};
 }
@@ -219,6 +298,11 @@ void CpuGemm::RunGrouped(const GroupedGemmCall& call) {
     one.a = Advance(each.a, each.in_type, start * each.lda);
     one.b = Advance(each.b, each.in_type, by_k ? start * each.ldb : g * call.stride);
     one.c = Advance(each.c, each.out_type, by_k ? g * call.stride : start * each.ldc);
+    if (IsQuantised(each.in_type)) {
+      const auto tokens_at = [&](const Tile& tile) { return tile.rows == 1 ? start : SegmentScaleRow(tile, start, g); };
+      one.fp8.a = each.fp8.a.Below(tokens_at(each.fp8.a.tile));
+      one.fp8.b = each.fp8.b.Below(by_k ? tokens_at(each.fp8.b.tile) : g * call.scale_rows);
+    }
     CheckCall(one);
     if (one.m == 0 || one.n == 0 || one.k == 0) {
       if (one.k == 0 && !one.accumulate) SetToZero(one);
@@ -246,7 +330,7 @@ void CpuGemm::RunPlans() {
 
 void CpuGemm::RunTask(const Plan& plan, int64_t task, Scratch& scratch) const {
   const GemmCall& call = plan.call;
-  const GemmKernels& kernels = KernelsFor(call.in_type);
+  const Kernels kernels = KernelsFor(call);
   // Row chunks run fastest, so that neighbouring tasks share B in the outer caches.
   const int64_t i = task % plan.row_chunks, j = task / plan.row_chunks;
   GemmPart part;
@@ -256,29 +340,43 @@ void CpuGemm::RunTask(const Plan& plan, int64_t task, Scratch& scratch) const {
   part.columns = PartStart(call.n, plan.column_chunks, j + 1, kernels.columns()) - part.column;
   CHECK_LE(part.columns, kMaxColumns);
   CHECK(!NeedsPartial(call, kernels) || (part.rows <= kMaxPartialRows && part.columns <= kMaxPartialColumns));
-  const int64_t block = kGemmBlockDwords * kernels.k_step;
+  const int64_t block = BlockElements(call, kernels);
   for (int64_t k0 = 0; k0 < call.k; k0 += block) {
     const int64_t k = std::min(block, call.k - k0);
-    PackColumns(call, kernels, part, k0, k, scratch.panels);
+    PackColumns(call, kernels, *kernels.pack_b, part, k0, k, scratch.panels);
     RunBlock(call, kernels, part, k0, k, scratch);
   }
 }
 
-void CpuGemm::RunBlock(const GemmCall& call, const GemmKernels& kernels, const GemmPart& part, int64_t k0, int64_t k,
+void CpuGemm::RunBlock(const GemmCall& call, const Kernels& kernels, const GemmPart& part, int64_t k0, int64_t k,
                        Scratch& scratch) {
   const TileOut out = BlockOut(call, part, scratch.partial, k0 == 0, k0 + k == call.k);
   const TileLayout layout = call.layout == GemmLayout::kTN ? kTileColumns : kTileRows;
   const int64_t at_once = layout == kTileColumns ? kTilesAtOnce : 1;
   const int64_t dwords = CeilDiv(k, kernels.k_step), tiles = CeilDiv(part.rows, kernels.rows);
+  const bool scaled = IsQuantised(call.in_type);
+  const int64_t interval = call.fp8.how.interval;
+  for (int64_t i = 0; scaled && i * interval < k; ++i) {
+    ColumnScales(call, part.column, part.columns, k0 + i * interval, scratch.scales.columns[i]);
+  }
   for (int64_t first = 0; first < tiles; first += at_once) {
     const int64_t count = std::min(at_once, tiles - first);
     const int64_t row = TileStart(part.rows, tiles, first), rows = TileStart(part.rows, tiles, first + count) - row;
     PackTiles(call, kernels, part.row + row, rows, count, k0, k, scratch.tiles);
+    for (int64_t i = 0; scaled && i * interval < k; ++i) {
+      RowScales(call, part.row + row, rows, k0 + i * interval, scratch.scales.rows[i]);
+    }
     for (int64_t t = 0; t < count; ++t) {
       const int64_t start = TileStart(rows, count, t);
       const int height = static_cast<int>(TileStart(rows, count, t + 1) - start);
-      MultiplyTile(kernels, layout, height, dwords, scratch.tiles + t * kGemmColumnsTile, scratch.panels, part.columns,
-                   out.At(row + start, 0));
+      const float* tile = scratch.tiles + t * kGemmColumnsTile;
+      const TileOut tile_out = out.At(row + start, 0);
+      if (scaled) {
+        MultiplyIntervals(kernels, layout, height, dwords, CeilDiv(interval, kernels.k_step), tile, start,
+                          scratch.panels, part.columns, scratch.scales, scratch.sums, tile_out);
+      } else {
+        MultiplyTile(kernels, layout, height, dwords, tile, scratch.panels, part.columns, tile_out);
+      }
     }
   }
 }

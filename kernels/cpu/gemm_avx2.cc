@@ -8,7 +8,10 @@ const LevelKernels& Avx2GemmKernels() {
   static constexpr MicroTable kMicro = MakeMicroTable<MultiplyFloats, 1, 6>();
   static constexpr PackTable kPackFloats = MakePackTable<FloatSource>();
   static constexpr PackTable kPackBf16 = MakePackTable<Bf16AsFloatSource>();
-  static constexpr LevelKernels kLevel = {{6, 1, 1, &kMicro, &kPackFloats}, {6, 1, 1, &kMicro, &kPackBf16}};
+  static constexpr PackTable kPackE4M3 = MakePackTable<Fp8AsFloatSource<E4M3Format>>();
+  static constexpr PackTable kPackE5M2 = MakePackTable<Fp8AsFloatSource<E5M2Format>>();
+  static constexpr LevelKernels kLevel = {
+      {6, 1, 1, &kMicro, &kPackFloats}, {6, 1, 1, &kMicro, &kPackBf16}, &kPackE4M3, &kPackE5M2};
   return kLevel;
 }
 

@@ -8,7 +8,10 @@ const LevelKernels& Avx512GemmKernels() {
   static constexpr MicroTable kMicro = MakeMicroTable<MultiplyFloats, 2, 14>();
   static constexpr PackTable kPackFloats = MakePackTable<FloatSource>();
   static constexpr PackTable kPackBf16 = MakePackTable<Bf16AsFloatSource>();
-  static constexpr LevelKernels kLevel = {{14, 2, 1, &kMicro, &kPackFloats}, {14, 2, 1, &kMicro, &kPackBf16}};
+  static constexpr PackTable kPackE4M3 = MakePackTable<Fp8AsFloatSource<E4M3Format>>();
+  static constexpr PackTable kPackE5M2 = MakePackTable<Fp8AsFloatSource<E5M2Format>>();
+  static constexpr LevelKernels kLevel = {
+      {14, 2, 1, &kMicro, &kPackFloats}, {14, 2, 1, &kMicro, &kPackBf16}, &kPackE4M3, &kPackE5M2};
   return kLevel;
 }
 

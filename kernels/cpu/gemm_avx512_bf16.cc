@@ -7,7 +7,10 @@ const LevelKernels& Avx512Bf16GemmKernels() {
   using namespace simd;  // NOLINT: this file is one level
   static constexpr MicroTable kPairs = MakeMicroTable<MultiplyBf16Pairs, 2, 14>();
   static constexpr PackTable kPackPairs = MakePackTable<Bf16PairSource>();
-  static const LevelKernels kLevel = {Avx512GemmKernels().f32, {14, 2, 2, &kPairs, &kPackPairs}};
+  static constexpr PackTable kPackE4M3 = MakePackTable<Fp8PairSource<E4M3Format>>();
+  static constexpr PackTable kPackE5M2 = MakePackTable<Fp8PairSource<E5M2Format>>();
+  static const LevelKernels kLevel = {
+      Avx512GemmKernels().f32, {14, 2, 2, &kPairs, &kPackPairs}, &kPackE4M3, &kPackE5M2};
   return kLevel;
 }
 

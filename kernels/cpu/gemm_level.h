@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/cpu/fp8_level.h"
 #include "kernels/cpu/gemm_micro.h"
 #include "kernels/cpu/simd.h"
 
@@ -25,8 +26,13 @@ struct MultiplyBf16Pairs {
 inline void StoreTileVector(F32x16 sum, const TileOut& out, int row, int column) {
   const int n = out.columns - column < kLanes ? out.columns - column : kLanes;
   if (n <= 0) return;
-  const int64_t partial = row * out.partial_stride + column;
-  if (out.add_partial) sum = LoadN(out.partial + partial, n) + sum;
+  if (out.row_scales != nullptr) {
+    const F32x16 scale = Broadcast(out.row_scales[row]) * LoadN(out.column_scales + column, n);
+    const F32x16 earlier = out.earlier != nullptr ? LoadN(out.earlier + row * out.earlier_stride + column, n) : Zero();
+    sum = FusedMultiplyAdd(sum, scale, earlier);
+  } else if (out.earlier != nullptr) {
+    sum = LoadN(out.earlier + row * out.earlier_stride + column, n) + sum;
+  }
   const int64_t at = row * out.stride + column;
   if (out.f32 != nullptr) {
     if (out.add_f32) sum = LoadN(out.f32 + at, n) + sum;
@@ -34,7 +40,7 @@ inline void StoreTileVector(F32x16 sum, const TileOut& out, int row, int column)
   } else if (out.bf16 != nullptr) {
     StoreBf16N(out.bf16 + at, sum, n);
   } else {
-    StoreN(out.partial + partial, sum, n);
+    StoreN(out.partial + row * out.partial_stride + column, sum, n);
   }
 }
 
@@ -104,6 +110,34 @@ struct Bf16PairSource {
   // `rows` of K are left, this one included: an odd K is completed by a row of zeros.
   static F32x16 Down(const uint16_t* row, int64_t ld, int rows, int columns) {
     return InterleaveBf16N(row, rows > 1 ? row + ld : row, columns, rows > 1 ? columns : 0);
+  }
+};
+#endif
+
+template <typename Format>
+struct Fp8AsFloatSource {
+  using Element = uint8_t;
+  static constexpr int kStep = 1;
+  static F32x16 Along(const uint8_t* row, int elements) { return DecodeSmall<Format>(LoadU8N(row, elements)); }
+  static F32x16 Down(const uint8_t* row, int64_t, int, int columns) { return Along(row, columns); }
+};
+
+#if defined(__AVX512BF16__)
+// Pairs with the first element in the upper half (LevelKernels::e4m3).
+template <typename Format>
+struct Fp8PairSource {
+  using Element = uint8_t;
+  static constexpr int kStep = 2;
+  static F32x16 Along(const uint8_t* row, int elements) {
+    const __mmask32 mask = static_cast<__mmask32>((uint64_t{1} << elements) - 1);
+    const __m512i codes = _mm512_cvtepu8_epi16(_mm256_maskz_loadu_epi8(mask, row));
+    return {_mm512_castsi512_ps(_mm512_rol_epi32(DecodeSmallToBf16<Format>(codes), 16))};
+  }
+  static F32x16 Down(const uint8_t* row, int64_t ld, int rows, int columns) {
+    const I32x16 first = LoadU8N(row, columns);
+    const I32x16 second = rows > 1 ? LoadU8N(row + ld, columns) : AllOf(0);
+    const I32x16 codes = ShiftLeft<16>(first) | second;
+    return {_mm512_castsi512_ps(DecodeSmallToBf16<Format>(codes.v))};
   }
 };
 #endif

@@ -17,9 +17,9 @@
 
 namespace shoestring {
 
-// Dwords of K in a block: 384 floats or 768 bf16. A multiple of 128 in both, so that FP8's promotion interval (every
-// 128 along K, recipe.md 2.6) nests in a block: an FP8 GEMM calls the same micro-kernels on blocks of 128 and
-// multiplies by the block's two scales where TileOut adds to the partial sum.
+// Dwords of K in a block: 384 floats or 768 bf16. FP8's promotion interval (128 along K in the V3 report) nests in a
+// block: an FP8 GEMM calls the same micro-kernels on each interval of a packed block, and TileOut multiplies the
+// interval's sum by its two scales where it adds to what came before.
 inline constexpr int64_t kGemmBlockDwords = 384;
 // Not a multiple of a page and odd in cache lines, so that the rows of a tile fall into different cache sets.
 inline constexpr int64_t kGemmRowStride = 400;
@@ -32,23 +32,28 @@ inline constexpr int64_t kGemmColumnsTile = kGemmBlockDwords * 16;
 // First row of tile t when `rows` are cut into `tiles` of nearly equal height, so that none is left with a single row.
 [[gnu::always_inline]] inline int64_t TileStart(int64_t rows, int64_t tiles, int64_t t) { return rows * t / tiles; }
 
-// Where one tile goes. The tile's sum, after that of earlier blocks if add_partial, is put into f32 (added to it if
-// add_f32), or rounded into bf16, or, when both are null, left in `partial` for the next block. f32 may be the same
-// memory as partial.
+// Where one tile goes. The tile's sum, added to `earlier` if there is one, is put into f32 (added to it if add_f32), or
+// rounded into bf16, or, when both are null, left in `partial` for the next block. `earlier`, f32 and partial may be
+// the same memory. With row_scales and column_scales (FP8) the sum is fma(sum, row scale * column scale, earlier or
+// +0).
 struct TileOut {
   float* partial;
   int64_t partial_stride;
-  bool add_partial;
+  const float* earlier;
+  int64_t earlier_stride;
   float* f32;
   uint16_t* bf16;
   int64_t stride;  // of f32 or bf16
   bool add_f32;
   int columns;  // valid columns of the panel; the others are computed and dropped
+  const float* row_scales;
+  const float* column_scales;  // readable for a whole panel
 
   // The same, `row` rows down and `column` columns to the right.
   [[gnu::always_inline]] TileOut At(int64_t row, int64_t column) const {
     TileOut out = *this;
     if (partial != nullptr) out.partial += row * partial_stride + column;
+    if (earlier != nullptr) out.earlier += row * earlier_stride + column;
     if (f32 != nullptr) out.f32 += row * stride + column;
     if (bf16 != nullptr) out.bf16 += row * stride + column;
     return out;
@@ -91,10 +96,14 @@ struct GemmKernels {
   int columns() const { return 16 * vectors; }
 };
 
-// f32 and bf16 of each level. A level that this machine lacks must not be run, only named.
+// The kernels of each level. A level that this machine lacks must not be run, only named.
 struct LevelKernels {
   GemmKernels f32;
   GemmKernels bf16;
+  // FP8 operands are decoded, without loss, into the dwords of `bf16`. Where these are pairs, a pair is packed the
+  // other way round: vdpbf16ps adds the product of the upper halves first, and so every level adds in the order of k.
+  const PackTable* e4m3;
+  const PackTable* e5m2;
 };
 const LevelKernels& PortableGemmKernels();
 const LevelKernels& Avx2GemmKernels();

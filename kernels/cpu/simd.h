@@ -9,10 +9,14 @@
 //   as 0 LoadBf16 LoadBf16N StoreBf16 StoreBf16N    bf16 <-> float; storing rounds to nearest even, NaN stays NaN
 //   LoadBf16PairsN InterleaveBf16N InterleaveAsBf16   two bf16 in a dword, for vdpbf16ps (AVX-512 levels only)
 //   + - * /  Fma(a, b, c) = a * b + c (one rounding where the machine has it)  Min Max (return b if either is NaN)
+//   FusedMultiplyAdd(a, b, c)          one rounding everywhere; slow on the portable level
 //   Less(a, b) FirstN(n) Select(mask, a, b)  RoundToBf16(v)  Sqrt(v)
 //   ReduceAdd ReduceMax                over lanes, as a fixed tree: 8, 4, 2, 1 apart
 //   ShiftExponent(t)                   2^n of t = n + 1.5 * 2^23
 //   Transpose16(rows)                  16 x 16 in place
+//   I32x16                             sixteen 32-bit integers: + - & | on them, AllOf(x) broadcasts, Less is signed,
+//                                      ShiftLeft<n> ShiftRight<n> (zeros enter), BitsOf(v) and FloatOf(i) reinterpret,
+//                                      LoadU8N(p, n) StoreU8N(p, i, n)  bytes <-> integers (the low eight bits)
 #pragma once
 
 #include <cstddef>

@@ -47,6 +47,7 @@ inline F32x16 operator/(F32x16 a, F32x16 b) { return {_mm256_div_ps(a.lo, b.lo),
 inline F32x16 Fma(F32x16 a, F32x16 b, F32x16 c) {
   return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)};
 }
+inline F32x16 FusedMultiplyAdd(F32x16 a, F32x16 b, F32x16 c) { return Fma(a, b, c); }
 inline F32x16 Min(F32x16 a, F32x16 b) { return {_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)}; }
 inline F32x16 Max(F32x16 a, F32x16 b) { return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)}; }
 inline F32x16 Sqrt(F32x16 a) { return {_mm256_sqrt_ps(a.lo), _mm256_sqrt_ps(a.hi)}; }
@@ -93,6 +94,56 @@ inline void StoreBf16N(uint16_t* p, F32x16 a, int n) {
   uint16_t all[16];
   StoreBf16(all, a);
   std::memcpy(p, all, n * sizeof(uint16_t));
+}
+
+struct I32x16 {
+  __m256i lo, hi;
+};
+inline I32x16 AllOf(uint32_t x) {
+  const __m256i all = _mm256_set1_epi32(static_cast<int>(x));
+  return {all, all};
+}
+inline I32x16 BitsOf(F32x16 a) { return {_mm256_castps_si256(a.lo), _mm256_castps_si256(a.hi)}; }
+inline F32x16 FloatOf(I32x16 a) { return {_mm256_castsi256_ps(a.lo), _mm256_castsi256_ps(a.hi)}; }
+inline I32x16 operator+(I32x16 a, I32x16 b) { return {_mm256_add_epi32(a.lo, b.lo), _mm256_add_epi32(a.hi, b.hi)}; }
+inline I32x16 operator-(I32x16 a, I32x16 b) { return {_mm256_sub_epi32(a.lo, b.lo), _mm256_sub_epi32(a.hi, b.hi)}; }
+inline I32x16 operator&(I32x16 a, I32x16 b) { return {_mm256_and_si256(a.lo, b.lo), _mm256_and_si256(a.hi, b.hi)}; }
+inline I32x16 operator|(I32x16 a, I32x16 b) { return {_mm256_or_si256(a.lo, b.lo), _mm256_or_si256(a.hi, b.hi)}; }
+template <int kBits>
+inline I32x16 ShiftLeft(I32x16 a) {
+  return {_mm256_slli_epi32(a.lo, kBits), _mm256_slli_epi32(a.hi, kBits)};
+}
+template <int kBits>
+inline I32x16 ShiftRight(I32x16 a) {
+  return {_mm256_srli_epi32(a.lo, kBits), _mm256_srli_epi32(a.hi, kBits)};
+}
+inline Mask Less(I32x16 a, I32x16 b) {
+  return {_mm256_castsi256_ps(_mm256_cmpgt_epi32(b.lo, a.lo)), _mm256_castsi256_ps(_mm256_cmpgt_epi32(b.hi, a.hi))};
+}
+inline I32x16 Select(Mask m, I32x16 a, I32x16 b) {
+  return {_mm256_blendv_epi8(b.lo, a.lo, _mm256_castps_si256(m.lo)),
+          _mm256_blendv_epi8(b.hi, a.hi, _mm256_castps_si256(m.hi))};
+}
+inline I32x16 LoadU8N(const uint8_t* p, int n) {
+  __m128i all = _mm_setzero_si128();
+  if (n == 16) {
+    all = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  } else {
+    std::memcpy(&all, p, n);
+  }
+  return {_mm256_cvtepu8_epi32(all), _mm256_cvtepu8_epi32(_mm_srli_si128(all, 8))};
+}
+inline void StoreU8N(uint8_t* p, I32x16 a, int n) {
+  const __m256i low = _mm256_set1_epi32(0xff);
+  const __m256i words = _mm256_packus_epi32(_mm256_and_si256(a.lo, low), _mm256_and_si256(a.hi, low));
+  const __m256i bytes = _mm256_packus_epi16(words, words);  // in each half: 4 of lo, 4 of hi
+  const __m256i ordered = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 0, 4, 1, 5));
+  const __m128i all = _mm256_castsi256_si128(ordered);
+  if (n == 16) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), all);
+  } else {
+    std::memcpy(p, &all, n);
+  }
 }
 
 inline float ReduceAdd(F32x16 a) {

@@ -30,6 +30,7 @@ inline F32x16 operator-(F32x16 a, F32x16 b) { return {_mm512_sub_ps(a.v, b.v)}; 
 inline F32x16 operator*(F32x16 a, F32x16 b) { return {_mm512_mul_ps(a.v, b.v)}; }
 inline F32x16 operator/(F32x16 a, F32x16 b) { return {_mm512_div_ps(a.v, b.v)}; }
 inline F32x16 Fma(F32x16 a, F32x16 b, F32x16 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+inline F32x16 FusedMultiplyAdd(F32x16 a, F32x16 b, F32x16 c) { return Fma(a, b, c); }
 inline F32x16 Min(F32x16 a, F32x16 b) { return {_mm512_min_ps(a.v, b.v)}; }
 inline F32x16 Max(F32x16 a, F32x16 b) { return {_mm512_max_ps(a.v, b.v)}; }
 inline F32x16 Sqrt(F32x16 a) { return {_mm512_sqrt_ps(a.v)}; }
@@ -78,6 +79,29 @@ inline F32x16 InterleaveAsBf16(F32x16 even, F32x16 odd) {
   const __m512i high = _mm512_and_si512(Bf16InUpperHalf(odd), _mm512_set1_epi32(static_cast<int>(0xFFFF0000u)));
   return {_mm512_castsi512_ps(_mm512_or_si512(low, high))};
 }
+
+struct I32x16 {
+  __m512i v;
+};
+inline I32x16 AllOf(uint32_t x) { return {_mm512_set1_epi32(static_cast<int>(x))}; }
+inline I32x16 BitsOf(F32x16 a) { return {_mm512_castps_si512(a.v)}; }
+inline F32x16 FloatOf(I32x16 a) { return {_mm512_castsi512_ps(a.v)}; }
+inline I32x16 operator+(I32x16 a, I32x16 b) { return {_mm512_add_epi32(a.v, b.v)}; }
+inline I32x16 operator-(I32x16 a, I32x16 b) { return {_mm512_sub_epi32(a.v, b.v)}; }
+inline I32x16 operator&(I32x16 a, I32x16 b) { return {_mm512_and_si512(a.v, b.v)}; }
+inline I32x16 operator|(I32x16 a, I32x16 b) { return {_mm512_or_si512(a.v, b.v)}; }
+template <int kBits>
+inline I32x16 ShiftLeft(I32x16 a) {
+  return {_mm512_slli_epi32(a.v, kBits)};
+}
+template <int kBits>
+inline I32x16 ShiftRight(I32x16 a) {
+  return {_mm512_srli_epi32(a.v, kBits)};
+}
+inline Mask Less(I32x16 a, I32x16 b) { return _mm512_cmplt_epi32_mask(a.v, b.v); }
+inline I32x16 Select(Mask m, I32x16 a, I32x16 b) { return {_mm512_mask_blend_epi32(m, b.v, a.v)}; }
+inline I32x16 LoadU8N(const uint8_t* p, int n) { return {_mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(FirstN(n), p))}; }
+inline void StoreU8N(uint8_t* p, I32x16 a, int n) { _mm512_mask_cvtepi32_storeu_epi8(p, FirstN(n), a.v); }
 
 inline float ReduceAdd(F32x16 a) {
   const __m256 v8 = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));

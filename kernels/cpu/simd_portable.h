@@ -54,6 +54,9 @@ inline F32x16 operator/(const F32x16& a, const F32x16& b) {
 }
 // Two roundings: without the instruction a fused one costs a library call each.
 inline F32x16 Fma(const F32x16& a, const F32x16& b, const F32x16& c) { return a * b + c; }
+inline F32x16 FusedMultiplyAdd(const F32x16& a, const F32x16& b, const F32x16& c) {
+  return MakeLanes([&](int i) { return __builtin_fmaf(a.v[i], b.v[i], c.v[i]); });
+}
 inline F32x16 Min(const F32x16& a, const F32x16& b) {
   return MakeLanes([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; });
 }
@@ -102,6 +105,59 @@ inline void StoreBf16N(uint16_t* p, const F32x16& a, int n) {
   for (int i = 0; i < n; ++i) p[i] = ToBf16Bits(a.v[i]);
 }
 inline void StoreBf16(uint16_t* p, const F32x16& a) { StoreBf16N(p, a, 16); }
+
+struct I32x16 {
+  uint32_t v[16];
+};
+template <typename F>
+inline I32x16 MakeIntegers(F f) {
+  I32x16 out;
+  for (int i = 0; i < 16; ++i) out.v[i] = f(i);
+  return out;
+}
+inline I32x16 AllOf(uint32_t x) {
+  return MakeIntegers([&](int) { return x; });
+}
+inline I32x16 BitsOf(const F32x16& a) {
+  return MakeIntegers([&](int i) { return BitsOf(a.v[i]); });
+}
+inline F32x16 FloatOf(const I32x16& a) {
+  return MakeLanes([&](int i) { return FloatOf(a.v[i]); });
+}
+inline I32x16 operator+(const I32x16& a, const I32x16& b) {
+  return MakeIntegers([&](int i) { return a.v[i] + b.v[i]; });
+}
+inline I32x16 operator-(const I32x16& a, const I32x16& b) {
+  return MakeIntegers([&](int i) { return a.v[i] - b.v[i]; });
+}
+inline I32x16 operator&(const I32x16& a, const I32x16& b) {
+  return MakeIntegers([&](int i) { return a.v[i] & b.v[i]; });
+}
+inline I32x16 operator|(const I32x16& a, const I32x16& b) {
+  return MakeIntegers([&](int i) { return a.v[i] | b.v[i]; });
+}
+template <int kBits>
+inline I32x16 ShiftLeft(const I32x16& a) {
+  return MakeIntegers([&](int i) { return a.v[i] << kBits; });
+}
+template <int kBits>
+inline I32x16 ShiftRight(const I32x16& a) {
+  return MakeIntegers([&](int i) { return a.v[i] >> kBits; });
+}
+inline Mask Less(const I32x16& a, const I32x16& b) {
+  Mask out;
+  for (int i = 0; i < 16; ++i) out.v[i] = static_cast<int32_t>(a.v[i]) < static_cast<int32_t>(b.v[i]);
+  return out;
+}
+inline I32x16 Select(const Mask& m, const I32x16& a, const I32x16& b) {
+  return MakeIntegers([&](int i) { return m.v[i] ? a.v[i] : b.v[i]; });
+}
+inline I32x16 LoadU8N(const uint8_t* p, int n) {
+  return MakeIntegers([&](int i) { return i < n ? uint32_t{p[i]} : 0u; });
+}
+inline void StoreU8N(uint8_t* p, const I32x16& a, int n) {
+  for (int i = 0; i < n; ++i) p[i] = static_cast<uint8_t>(a.v[i]);
+}
 
 inline float ReduceAdd(F32x16 a) {
   for (int step = 8; step > 0; step /= 2) {

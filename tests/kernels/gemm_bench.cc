@@ -137,7 +137,9 @@ void PrintAttention(ThreadPool& pool, Isa isa, DType dtype, double peak, const A
 // One thread repeating one full tile on operands that never leave the first-level cache: what the loop itself can do.
 double TileRate(const GemmKernels& kernels) {
   std::vector<float> a(16 * kGemmRowStride), b(128 * kernels.columns()), c(kernels.rows * kernels.columns());
-  const TileOut out = {nullptr, 0, false, c.data(), nullptr, kernels.columns(), false, kernels.columns()};
+  TileOut out = {};
+  out.f32 = c.data();
+  out.stride = out.columns = kernels.columns();
   constexpr int kRepeats = 1000;
   const double flops = 2.0 * kRepeats * 128 * kernels.k_step * kernels.rows * kernels.columns();
   return Rate(flops, [&] {
