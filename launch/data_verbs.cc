@@ -17,6 +17,7 @@
 #include "data/prepare.h"
 #include "data/tokenizer.h"
 #include "launch/exit_codes.h"
+#include "launch/text_flags.h"
 #include "launch/verbs.h"
 
 namespace shoestring {
@@ -25,20 +26,6 @@ namespace {
 constexpr int kDone = static_cast<int>(ExitCode::kDone);
 
 int Finish(const absl::Status& status) { return status.ok() ? kDone : Fail(Area::kData, status); }
-
-absl::Status SetTextSplit(const std::string& name, TextReaderOptions& options) {
-  if (name == "whole-file") {
-    options.split = TextSplit::kWholeFile;
-  } else if (name == "blank-lines") {
-    options.split = TextSplit::kBlankLines;
-  } else if (name == "bytes") {
-    options.split = TextSplit::kBytes;
-  } else {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--text-split ", name, ": is none of whole-file, blank-lines, bytes"));
-  }
-  return absl::OkStatus();
-}
 
 // What a run's config says about its data, so that the shards are just those that the run will accept.
 PrepareOptions OptionsOfConfig(const config::RunConfig& run) {
@@ -55,18 +42,14 @@ PrepareOptions OptionsOfConfig(const config::RunConfig& run) {
 }
 
 absl::Status ApplyFlags(const Values& values, PrepareOptions& options) {
-  options.inputs = values["input"].as<Words>();
+  RETURN_IF_ERROR(ReadTextFlags(values, options));
   options.train_prefix = ValueOr<std::string>(values, "train", options.train_prefix);
   options.validation_prefix = ValueOr<std::string>(values, "validation", options.validation_prefix);
-  options.validation_fraction = values["validation-fraction"].as<double>();
   if (options.validation_fraction == 0) options.validation_prefix.clear();
   options.train_text_path = ValueOr<std::string>(values, "train-text", "");
   options.validation_text_path = ValueOr<std::string>(values, "validation-text", "");
-  options.threads = ThreadsOrCores(values["threads"].as<int>());
   options.overwrite = values.count("overwrite") > 0;
-  options.reader.json_key = values["json-key"].as<std::string>();
-  options.reader.document_bytes = values["document-bytes"].as<int64_t>();
-  return SetTextSplit(values["text-split"].as<std::string>(), options.reader);
+  return absl::OkStatus();
 }
 
 void PrintShard(const char* what, const std::string& prefix, const ShardMeta& meta) {
@@ -146,19 +129,12 @@ int RunStat(const Values& values) { return Finish(Stat(values)); }
 
 void DeclarePrepare(po::options_description& flags) {
   DeclareConfigFlags(flags);
+  DeclareTextFlags(flags);
   auto add = flags.add_options();
-  add("input", po::value<Words>()->multitoken()->required()->value_name("FILE..."), "text: .txt, .jsonl; .gz, .zst");
   add("train", po::value<std::string>()->value_name("PREFIX"), "shard to write; absent: data.source[0].prefix");
   add("validation", po::value<std::string>()->value_name("PREFIX"), "absent: data.validation_prefix");
-  add("validation-fraction", po::value<double>()->default_value(0, "0")->value_name("SHARE"), "of documents held out");
   add("train-text", po::value<std::string>()->value_name("FILE"), "also write the text of the training side here");
   add("validation-text", po::value<std::string>()->value_name("FILE"), "also write the held-out text here");
-  add("text-split", po::value<std::string>()->default_value("whole-file")->value_name("HOW"),
-      "documents of a .txt: whole-file, blank-lines, bytes");
-  add("document-bytes", po::value<int64_t>()->default_value(0)->value_name("N"),
-      "least size of a document, for blank-lines and bytes");
-  add("json-key", po::value<std::string>()->default_value("text")->value_name("KEY"), "of .jsonl: where the text is");
-  add("threads", po::value<int>()->default_value(0)->value_name("N"), "0: one a core; changes no byte of the result");
   add("overwrite", "replace shards that were made otherwise");
 }
 

@@ -16,6 +16,7 @@ readonly package=dict-gcide
 readonly text_sha256=802beb667e1fb666203e750f1faea60d5c202ac5430c2083c4180494609f10a7
 readonly cache=.cache/quickstart
 readonly data=${cache}/data
+readonly held_out=0.01  # share of the documents, for validation
 run_dir=runs/quickstart
 fresh=no
 configs=(configs/recipes/tiny_cpu.textproto)
@@ -103,21 +104,26 @@ split_documents() {
   say "documents: $(wc -l < "${cache}/corpus.jsonl") entries"
 }
 
+# number_of FIELD: a number of the run's config.
+number_of() { "${shoestring}" config print "${config_flags[@]}" | awk -v field="$1:" '$1 == field { print $2 }'; }
+
+# Learned from the training text alone: which documents are held out follows from the seed and the share, as below.
 train_tokenizer() {
-  local size want
-  size=$("${shoestring}" config print "${config_flags[@]}" | awk '$1 == "vocab_size:" { print $2 }')
-  want=$(sha_of "${cache}/corpus.jsonl")-${size}
+  local size seed want
+  size=$(number_of vocab_size)
+  seed=$(number_of seed)
+  want=$(sha_of "${cache}/corpus.jsonl")-${size}-without-${held_out}-of-seed-${seed}
   if [[ "$(stamp "${data}/tokenizer.json")" == "${want}" ]]; then
     say "tokenizer: ${data}/tokenizer.json is there"
     return
   fi
   "${shoestring}" data tokenizer-train --input "${cache}/corpus.jsonl" --vocab-size "${size}" \
-    --output "${data}/tokenizer.json" --overwrite
+    --validation-fraction "${held_out}" --seed "${seed}" --output "${data}/tokenizer.json" --overwrite
   echo "${want}" > "${data}/tokenizer.json.stamp"
 }
 
 prepare_shards() {
-  "${shoestring}" data prepare "${config_flags[@]}" --input "${cache}/corpus.jsonl" --validation-fraction 0.01 \
+  "${shoestring}" data prepare "${config_flags[@]}" --input "${cache}/corpus.jsonl" --validation-fraction "${held_out}" \
     --train-text "${data}/train.txt" --validation-text "${data}/validation.txt" --overwrite
 }
 

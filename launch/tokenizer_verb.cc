@@ -1,7 +1,5 @@
 // The verb `data tokenizer-train`: learns a byte-level BPE vocabulary from text.
-#include <algorithm>
 #include <cstdio>
-#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -12,47 +10,44 @@
 #include "base/file_system.h"
 #include "base/status_macros.h"
 #include "data/bpe_train.h"
-#include "data/text_reader.h"
+#include "data/prepare_encode.h"
 #include "data/tokenizer.h"
 #include "launch/exit_codes.h"
+#include "launch/text_flags.h"
 #include "launch/verbs.h"
 
 namespace shoestring {
 namespace {
 
-constexpr size_t kBatchBytes = size_t{64} << 20;  // of text counted at once
+constexpr int64_t kBatchBytes = int64_t{64} << 20;  // of text counted at once
 
-absl::Status CountDocuments(const std::vector<std::string>& documents, WordCounter& counter) {
-  const std::vector<absl::string_view> views(documents.begin(), documents.end());
-  return counter.Add(views);
-}
-
-absl::Status CountFile(const std::string& path, const TextReaderOptions& options, WordCounter& counter) {
-  ASSIGN_OR_RETURN(const std::unique_ptr<DocumentReader> reader, OpenDocuments(PosixFileSystem(), path, options));
-  std::vector<std::string> batch;
-  size_t batch_bytes = 0;
-  Document document;
+// Counts the words of the documents that `data prepare` puts into the training shard under the same options.
+absl::Status CountTrainingText(const PrepareOptions& options, WordCounter& counter) {
+  ChunkReader reader(PosixFileSystem(), options);
+  TextChunk chunk;
+  int64_t counted = 0, held_out = 0;
   while (true) {
-    ASSIGN_OR_RETURN(const bool more, reader->Next(&document));
-    if (more) {
-      batch_bytes += document.text.size();
-      batch.push_back(std::move(document.text));
+    ASSIGN_OR_RETURN(const bool more, reader.Next(&chunk));
+    if (!more) break;
+    std::vector<absl::string_view> documents;
+    for (size_t i = 0; i < chunk.documents.size(); ++i) {
+      if (IsHeldOut(options, chunk.first_document + static_cast<int64_t>(i))) continue;
+      documents.push_back(chunk.documents[i].text);
     }
-    if (more && batch_bytes < kBatchBytes) continue;
-    RETURN_IF_ERROR(CountDocuments(batch, counter));
-    batch.clear();
-    batch_bytes = 0;
-    if (!more) return absl::OkStatus();
+    counted += static_cast<int64_t>(documents.size());
+    held_out += static_cast<int64_t>(chunk.documents.size() - documents.size());
+    RETURN_IF_ERROR(counter.Add(documents));
   }
+  std::printf("%lld documents read, %lld held out\n", static_cast<long long>(counted),
+              static_cast<long long>(held_out));
+  return absl::OkStatus();
 }
 
-absl::Status Train(const Values& values) {
+absl::Status Train(const Values& values, const PrepareOptions& text) {
   ASSIGN_OR_RETURN(const PreTokenizer pre_tokenizer, PreTokenizer::Create(DeepSeekV3Patterns()));
-  WordCounter counter(&pre_tokenizer, ThreadsOrCores(values["threads"].as<int>()));
-  TextReaderOptions reader;
-  reader.json_key = values["json-key"].as<std::string>();
+  WordCounter counter(&pre_tokenizer, text.threads);
   const double start = RealClock().MonotonicSeconds();
-  for (const std::string& path : values["input"].as<Words>()) RETURN_IF_ERROR(CountFile(path, reader, counter));
+  RETURN_IF_ERROR(CountTrainingText(text, counter));
   std::printf("%zu different words counted in %.1f s\n", counter.counts().size(),
               RealClock().MonotonicSeconds() - start);
   BpeTrainOptions options;
@@ -66,7 +61,22 @@ absl::Status Train(const Values& values) {
   return absl::OkStatus();
 }
 
+absl::Status ReadTextAndSeed(const Values& values, PrepareOptions& text) {
+  RETURN_IF_ERROR(ReadTextFlags(values, text));
+  if (text.validation_fraction > 0 && values.count("seed") == 0) {
+    return absl::InvalidArgumentError(
+        "--validation-fraction needs --seed, the train.seed of the run: it decides which "
+        "documents are held out");
+  }
+  text.seed = ValueOr<uint64_t>(values, "seed", 0);
+  return absl::OkStatus();
+}
+
 int Run(const Values& values) {
+  PrepareOptions text;
+  text.chunk_bytes = kBatchBytes;
+  const absl::Status flags = ReadTextAndSeed(values, text);
+  if (!flags.ok()) return Fail(Area::kUsage, flags);
   const std::string output = values["output"].as<std::string>();
   if (Exists(PosixFileSystem(), output) && values.count("overwrite") == 0) {
     return Fail(Area::kData, absl::AlreadyExistsError(absl::StrCat(
@@ -74,32 +84,35 @@ int Run(const Values& values) {
                                  ": exists; shards made with it need it as it is: name another file, or say "
                                  "--overwrite")));
   }
-  const absl::Status status = Train(values);
+  const absl::Status status = Train(values, text);
   return status.ok() ? static_cast<int>(ExitCode::kDone) : Fail(Area::kData, status);
 }
 
 void Declare(po::options_description& flags) {
+  DeclareTextFlags(flags);
   auto add = flags.add_options();
-  add("input", po::value<Words>()->multitoken()->required()->value_name("FILE..."), "text: .txt, .jsonl; .gz, .zst");
   add("vocab-size", po::value<int>()->required()->value_name("N"), "tokens: special ones, 256 bytes, merges");
   add("output", po::value<std::string>()->required()->value_name("FILE"), "tokenizer.json to write");
-  add("json-key", po::value<std::string>()->default_value("text")->value_name("KEY"), "of .jsonl: where the text is");
-  add("threads", po::value<int>()->default_value(0)->value_name("N"), "0: one a core; changes no byte of the result");
+  add("seed", po::value<uint64_t>()->value_name("N"), "train.seed of the run: decides what is held out");
   add("overwrite", "replace the file");
 }
 
 }  // namespace
 
 Verb TokenizerTrainVerb() {
-  return {"data tokenizer-train",
-          "learn a byte-level BPE vocabulary from text",
-          "--input FILE... --vocab-size N --output FILE",
-          "The result is a tokenizer.json with DeepSeek-V3's pre-tokenizer and special tokens, which Hugging Face\n"
-          "tokenizers reads too. Held-out documents should not be in the input.\n\n"
-          "Example:\n  shoestring data tokenizer-train --input corpus.jsonl --vocab-size 4096 --output tokenizer.json",
-          Declare,
-          "",
-          Run};
+  return {
+      "data tokenizer-train",
+      "learn a byte-level BPE vocabulary from text",
+      "--input FILE... --vocab-size N --output FILE",
+      "The result is a tokenizer.json with DeepSeek-V3's pre-tokenizer and special tokens, which Hugging Face\n"
+      "tokenizers reads too. With the run's train.seed and the --validation-fraction of 'data prepare', the documents\n"
+      "that are held out there do not count here: validation stays text that nothing was fitted to.\n\n"
+      "Example:\n"
+      "  shoestring data tokenizer-train --input corpus.jsonl --vocab-size 4096 --output tokenizer.json \\\n"
+      "      --validation-fraction 0.01 --seed 1",
+      Declare,
+      "",
+      Run};
 }
 
 }  // namespace shoestring
