@@ -7,7 +7,8 @@
 
 namespace shoestring {
 
-checkpoint::SnapshotHeader RunHeader(const config::RunConfig& config, const RunData& data, int64_t generation) {
+checkpoint::SnapshotHeader RunHeader(const config::RunConfig& config, const RunData& data, int64_t generation,
+                                     Isa isa) {
   checkpoint::SnapshotHeader header;
   header.set_generation(generation);
   header.set_config_textproto(config::CanonicalText(config));
@@ -16,7 +17,16 @@ checkpoint::SnapshotHeader RunHeader(const config::RunConfig& config, const RunD
   header.set_data_hash(data.data_hash);
   header.set_tokenizer_fingerprint(data.tokenizer_fingerprint);
   header.set_layout(absl::StrCat(config::WorldSize(config.layout()), " rank, CPU"));
+  header.set_instruction_set(std::string(IsaName(isa)));
   return header;
+}
+
+std::optional<std::string> InstructionSetWarning(const checkpoint::SnapshotHeader& saved,
+                                                 const checkpoint::SnapshotHeader& current) {
+  if (saved.instruction_set().empty() || saved.instruction_set() == current.instruction_set()) return std::nullopt;
+  return absl::StrCat("instruction set: ", saved.instruction_set(), " -> ", current.instruction_set(), "; from step ",
+                      saved.step() + 1,
+                      " on the bits differ from those of a run that never stopped (docs/numerics.md)");
 }
 
 }  // namespace shoestring

@@ -41,6 +41,8 @@
 namespace shoestring {
 namespace {
 
+constexpr int kRoundsAtStart = 10, kRoundsBetweenSteps = 3;  // of measuring the peak
+
 // Everything that a start holds; members in the order of their needs.
 struct Session {
   FileSystem& fs = PosixFileSystem();
@@ -48,7 +50,7 @@ struct Session {
   RunData data;
   std::unique_ptr<Backend> cpu;
   std::unique_ptr<TimingBackend> backend;  // of `cpu`
-  double peak_gflops = 0;                  // of its matrix products, measured
+  double peak_gflops = 0;                  // of its matrix products, measured at the start
   int64_t memory_before = 0;
   std::unique_ptr<Trainer> trainer;
   std::unique_ptr<RunLock> lock;
@@ -65,12 +67,12 @@ absl::Status RefuseExisting(const TrainRequest& request, FileSystem& fs) {
                    "' continues it, another --run-dir starts a new one"));
 }
 
-double MeasurePeak(int threads, config::PrecisionConfig::Mode mode) {
-  constexpr int kRounds = 10;  // some ten milliseconds each
-  ThreadPool pool(threads);
-  CpuGemm gemm(&pool, DefaultIsa());
-  const GemmPeak peak = MeasureGemmPeak(gemm, kRounds);
-  return mode == config::PrecisionConfig::FP32 ? peak.f32_gflops : peak.bf16_gflops;
+// GFLOP/s of large matrix products, the best of `rounds` of some ten milliseconds.
+double MeasurePeak(const TrainRequest& request, int rounds) {
+  ThreadPool pool(ThreadsOrCores(request.config.layout().threads_per_rank()));
+  CpuGemm gemm(&pool, request.isa);
+  const GemmPeak peak = MeasureGemmPeak(gemm, rounds);
+  return request.config.precision().mode() == config::PrecisionConfig::FP32 ? peak.f32_gflops : peak.bf16_gflops;
 }
 
 // All that can be refused without a trace.
@@ -79,8 +81,8 @@ absl::Status Prepare(const TrainRequest& request, Session& session) {
   ASSIGN_OR_RETURN(session.data, OpenRunData(session.fs, request.config));
   session.stop_requests = std::make_unique<StopRequests>(request.exit_after_seconds);
   const int threads = ThreadsOrCores(request.config.layout().threads_per_rank());
-  session.peak_gflops = MeasurePeak(threads, request.config.precision().mode());
-  session.cpu = MakeCpuBackend({.threads = threads});
+  session.peak_gflops = MeasurePeak(request, kRoundsAtStart);
+  session.cpu = MakeCpuBackend({.threads = threads, .isa = request.isa});
   session.backend = std::make_unique<TimingBackend>(*session.cpu, RealClock());
   session.memory_before = PrivateMemoryBytes();
   TrainOptions options;
@@ -139,6 +141,7 @@ RunFacts Facts(const TrainRequest& request, const Session& session) {
   facts.resumed_step = session.trainer->state().position.step;
   facts.stop_step = request.max_steps;
   facts.threads_per_rank = ThreadsOrCores(request.config.layout().threads_per_rank());
+  facts.instruction_set = std::string(IsaName(request.isa));
   facts.peak_gflops_per_rank = session.peak_gflops;
   facts.memory_table = session.trainer->memory_table();
   facts.data_table = session.data.blend_table;
@@ -150,6 +153,7 @@ ObserveOptions ObserveTo(const TrainRequest& request, const Session& session) {
   ObserveOptions options;
   options.run_dir = request.run_directory;
   options.timed = session.backend.get();
+  options.measure_peak = [&request] { return MeasurePeak(request, kRoundsBetweenSteps); };
   options.style.is_terminal = isatty(STDERR_FILENO) == 1;
   options.style.color = options.style.is_terminal && std::getenv("NO_COLOR") == nullptr;
   if (options.style.is_terminal) {
@@ -212,15 +216,16 @@ int RunTraining(const TrainRequest& request) {
   const absl::StatusOr<std::optional<OpenedCheckpoint>> from = FindStart(request, session, notes);
   if (!from.ok()) return Fail(Area::kData, from.status());
   if (from->has_value()) {
-    const checkpoint::SnapshotHeader now = RunHeader(request.config, session.data, 0);
+    const checkpoint::SnapshotHeader now = RunHeader(request.config, session.data, 0, request.isa);
     absl::StatusOr<std::vector<std::string>> harmless = CompareRuns((*from)->header(), now);
     if (!harmless.ok()) return Fail(Area::kConfig, harmless.status());
     for (const std::string& difference : *harmless) notes.push_back("differs, harmless: " + difference);
+    if (const auto warning = InstructionSetWarning((*from)->header(), now)) notes.push_back(*warning);
     status = Restore(**from, session);
   }
   if (status.ok()) status = WriteRunFiles(request, session);
   if (!status.ok()) return Fail(Area::kData, status);
-  session.header = RunHeader(request.config, session.data, session.generation);
+  session.header = RunHeader(request.config, session.data, session.generation, request.isa);
   for (const std::string& note : notes) session.log->Line(note);
   return Train(request, session);
 }

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "configs/schema/run.pb.h"
+#include "kernels/cpu/cpu_features.h"
 
 namespace shoestring {
 
@@ -21,6 +22,7 @@ struct TrainRequest {
   bool go_back = false;            // pass over bad checkpoints to an older good one
   int64_t exit_after_seconds = 0;  // 0: no limit
   int64_t max_steps = 0;           // of the whole run; 0: no limit
+  Isa isa = DefaultIsa();          // that computes it; one that this machine has
 };
 
 // Checks everything that the run needs before it writes anything, then trains. Prints the outcome to standard output,

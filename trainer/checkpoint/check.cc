@@ -99,9 +99,10 @@ std::string CheckReport::ToString() const {
   if (manifest.has_header()) {
     absl::StrAppend(&text, "  step ", header.step(), ", ", header.consumed_tokens(), " tokens, phase ", header.phase(),
                     " sequence ", header.phase_sequences(), ", generation ", header.generation(), "\n  layout ",
-                    header.layout(), "\n  numerics ", header.numerics_hash(), "\n  run ", header.run_hash(),
-                    "\n  parent ", parent, "\n  ", manifest.files_size(), " files, ", manifest.tensors_size(),
-                    " tensors, ", absl::StrFormat("%.1f MiB, ", static_cast<double>(size_bytes) / kMiB), blocks,
+                    header.layout(), "\n  instruction set ", header.instruction_set(), "\n  numerics ",
+                    header.numerics_hash(), "\n  run ", header.run_hash(), "\n  parent ", parent, "\n  ",
+                    manifest.files_size(), " files, ", manifest.tensors_size(), " tensors, ",
+                    absl::StrFormat("%.1f MiB, ", static_cast<double>(size_bytes) / kMiB), blocks,
                     " blocks verified\n");
   }
   if (!state_digest.empty()) absl::StrAppend(&text, "  state sha256 ", state_digest, "\n");

@@ -76,10 +76,11 @@ std::string HumanSeconds(double seconds) {
 }
 
 std::string StartBlock(const RunFacts& facts) {
-  std::string block = absl::StrFormat(
-      "run        %s\nnumerics   %s\nconfig     %s\ndevice     %s, %d rank%s of %d thread%s\n",
-      facts.name.empty() ? "(no name)" : facts.name, facts.numerics_hash, facts.run_hash, facts.device, facts.ranks,
-      facts.ranks == 1 ? "" : "s", facts.threads_per_rank, facts.threads_per_rank == 1 ? "" : "s");
+  std::string block =
+      absl::StrFormat("run        %s\nnumerics   %s\nconfig     %s\ndevice     %s%s, %d rank%s of %d thread%s\n",
+                      facts.name.empty() ? "(no name)" : facts.name, facts.numerics_hash, facts.run_hash, facts.device,
+                      facts.instruction_set.empty() ? "" : absl::StrCat(" ", facts.instruction_set), facts.ranks,
+                      facts.ranks == 1 ? "" : "s", facts.threads_per_rank, facts.threads_per_rank == 1 ? "" : "s");
   if (facts.peak_gflops_per_rank > 0) {
     absl::StrAppendFormat(&block, "peak       %.1f GFLOP/s of matrix products, measured\n", facts.peak_gflops_per_rank);
   }

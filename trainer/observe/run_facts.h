@@ -12,6 +12,7 @@ namespace shoestring {
 struct RunFacts {
   std::string name;
   std::string device = "CPU";
+  std::string instruction_set;            // that computes the run, as kernels/cpu/cpu_features.h names it; may be empty
   int64_t generation = 0;                 // 0 for the first start, plus 1 a resume
   int64_t resumed_step = 0;               // steps done before this start
   int64_t total_steps = 0;                // of the whole run
@@ -20,7 +21,7 @@ struct RunFacts {
   int64_t log_interval_steps = 1;
   int ranks = 1;
   int threads_per_rank = 1;
-  double peak_gflops_per_rank = 0;  // of the matrix products, measured; 0: unknown
+  double peak_gflops_per_rank = 0;  // of the matrix products, measured at the start; 0: unknown
 
   std::string config_text;  // canonical
   std::string numerics_hash;
@@ -34,7 +35,7 @@ struct RunFacts {
 int64_t LastStep(const RunFacts& facts);
 
 // All that follows from the config and its schedule; the caller adds generation, resumed_step, stop_step, threads,
-// peak, memory_table and data_table.
+// instruction_set, peak, memory_table and data_table.
 RunFacts FactsOf(const config::RunConfig& config, const Schedule& schedule);
 
 // "1234567" as "1.235 M".

@@ -15,7 +15,8 @@
 namespace shoestring {
 namespace {
 
-constexpr double kSmoothing = 0.1;  // weight of the newest step in the time a step takes
+constexpr int kPeakMeasurements = 5;  // after as many first steps
+constexpr double kSmoothing = 0.1;    // weight of the newest step in the time a step takes
 
 RunEnd EndOf(const absl::Status& status, std::optional<StopReason> reason) {
   if (!status.ok()) return {absl::StrCat("failed: ", status.message()), true};
@@ -38,7 +39,7 @@ int64_t PeakResidentBytes() {
 
 absl::StatusOr<std::unique_ptr<RunObserver>> RunObserver::Open(FileSystem& fs, Clock& clock, const RunFacts& facts,
                                                                const ObserveOptions& options) {
-  auto observer = std::unique_ptr<RunObserver>(new RunObserver(clock, facts, options.timed));
+  auto observer = std::unique_ptr<RunObserver>(new RunObserver(clock, facts, options));
   ASSIGN_OR_RETURN(std::unique_ptr<MetricsLog> log,
                    MetricsLog::Open(fs, JoinPath(options.run_dir, "metrics.jsonl"), facts.resumed_step));
   const std::optional<StepMetrics> last_row = log->last_row();
@@ -63,8 +64,14 @@ absl::StatusOr<std::unique_ptr<RunObserver>> RunObserver::Open(FileSystem& fs, C
   return observer;
 }
 
-RunObserver::RunObserver(Clock& clock, const RunFacts& facts, const TimingBackend* timed)
-    : clock_(clock), facts_(facts), timed_(timed), start_s_(clock.MonotonicSeconds()), previous_s_(start_s_) {}
+RunObserver::RunObserver(Clock& clock, const RunFacts& facts, const ObserveOptions& options)
+    : clock_(clock),
+      facts_(facts),
+      timed_(options.timed),
+      measure_peak_(options.measure_peak),
+      peak_gflops_(facts.peak_gflops_per_rank),
+      start_s_(clock.MonotonicSeconds()),
+      previous_s_(start_s_) {}
 
 absl::Status RunObserver::OnStart(const TrainState&) {
   // What was timed before, such as the initialisation, belongs to no step.
@@ -119,7 +126,18 @@ StepMetrics RunObserver::RowOf(const StepResult& result) {
   return row;
 }
 
-void RunObserver::AddRates(const StepResult& result, StepMetrics& row) const {
+// One measurement at the start says too little where others use the machine at that moment: steps would seem to run at
+// more than the peak. So the peak is the best of several, spread over the first steps, and again wherever a step beats
+// it. What a step itself reached is a rate that this machine can do: no share is ever above 1.
+void RunObserver::ImprovePeak(double step_gflops) {
+  if (measure_peak_ && (peak_measurements_ < kPeakMeasurements || step_gflops > peak_gflops_)) {
+    peak_gflops_ = std::max(peak_gflops_, measure_peak_());
+    ++peak_measurements_;
+  }
+  if (peak_gflops_ > 0) peak_gflops_ = std::max(peak_gflops_, step_gflops);
+}
+
+void RunObserver::AddRates(const StepResult& result, StepMetrics& row) {
   const double seconds = result.times.total_s;
   const double flops = static_cast<double>(result.work.gemm_flops + result.work.attention_flops);
   if (flops > 0) row.gemm_flops_share = static_cast<double>(result.work.gemm_flops) / flops;
@@ -127,9 +145,11 @@ void RunObserver::AddRates(const StepResult& result, StepMetrics& row) const {
   row.tokens_per_sec = static_cast<double>(result.plan.tokens) / seconds;
   row.tokens_per_sec_per_rank = *row.tokens_per_sec / facts_.ranks;
   row.tflops_per_rank = flops / seconds * 1e-12 / facts_.ranks;
-  if (facts_.peak_gflops_per_rank > 0) {
-    row.gemm_peak_share = *row.tflops_per_rank * 1e3 / facts_.peak_gflops_per_rank;
-  }
+  const double gflops = 1e3 * *row.tflops_per_rank;
+  ImprovePeak(gflops);
+  if (peak_gflops_ <= 0) return;
+  row.gemm_peak_gflops = peak_gflops_;
+  row.gemm_peak_share = gflops / peak_gflops_;
 }
 
 void RunObserver::AddProgress(StepMetrics& row) {

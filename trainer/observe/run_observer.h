@@ -24,7 +24,10 @@ struct ObserveOptions {
   std::string run_dir;  // exists
   bool tensorboard = true;
   ProgressStyle style;
-  ProgressLine::Write write;             // the terminal or log; empty: nothing is printed
+  ProgressLine::Write write;  // the terminal or log; empty: nothing is printed
+  // The peak of the matrix products in GFLOP/s of a rank, measured now. Called between steps: after each of the first
+  // few, and after one that was faster than the best so far. Empty: RunFacts::peak_gflops_per_rank is all there is.
+  std::function<double()> measure_peak;
   const TimingBackend* timed = nullptr;  // the backend of the trainer, if it is timed; must outlive the observer
 };
 
@@ -46,10 +49,11 @@ class RunObserver final : public TrainObserver {
   const absl::Status& end_status() const { return end_status_; }
 
  private:
-  RunObserver(Clock& clock, const RunFacts& facts, const TimingBackend* timed);
+  RunObserver(Clock& clock, const RunFacts& facts, const ObserveOptions& options);
 
   StepMetrics RowOf(const StepResult& result);
-  void AddRates(const StepResult& result, StepMetrics& row) const;
+  void AddRates(const StepResult& result, StepMetrics& row);
+  void ImprovePeak(double step_gflops);
   void AddProgress(StepMetrics& row);
   absl::Status Emit(const StepMetrics& row);
   absl::Status EmitPending();
@@ -58,6 +62,9 @@ class RunObserver final : public TrainObserver {
   Clock& clock_;
   const RunFacts facts_;
   const TimingBackend* const timed_;
+  const std::function<double()> measure_peak_;
+  double peak_gflops_;         // of a rank; the best so far
+  int peak_measurements_ = 0;  // of measure_peak_
   std::vector<std::unique_ptr<MetricsSink>> sinks_;
   const double start_s_;
   double previous_s_;

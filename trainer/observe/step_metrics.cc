@@ -36,6 +36,7 @@ constexpr MetricColumn kColumns[] = {
     {"tflops_per_rank", "speed/tflops_per_rank", false, &StepMetrics::tflops_per_rank},
     {"gemm_flops_share", "speed/gemm_flops_share", false, &StepMetrics::gemm_flops_share},
     {"gemm_peak_share", "speed/gemm_peak_share", false, &StepMetrics::gemm_peak_share},
+    {"gemm_peak_gflops", "speed/gemm_peak_gflops", false, &StepMetrics::gemm_peak_gflops},
     {"mem_peak_gib", "memory/peak_gib", false, &StepMetrics::mem_peak_gib},
     {"moe/max_over_mean_load", "moe/max_over_mean_load", false, &StepMetrics::max_over_mean_load},
     {"moe/bias_abs_max", "moe/bias_abs_max", false, &StepMetrics::bias_abs_max},

@@ -26,6 +26,7 @@ struct StepMetrics {
   std::optional<double> tokens, consumed_tokens;
   std::optional<double> step_time_s, data_wait_s, forward_s, backward_s, optimizer_s, val_time_s;
   std::optional<double> tokens_per_sec, tokens_per_sec_per_rank, tflops_per_rank, gemm_flops_share, gemm_peak_share;
+  std::optional<double> gemm_peak_gflops;
   std::optional<double> mem_peak_gib;
   std::optional<double> max_over_mean_load, bias_abs_max, dropped;
   std::optional<double> skipped_steps_total, elapsed_s, cpu_hours, eta_s;  // elapsed_s: of all starts of the run

@@ -27,6 +27,7 @@ struct Field {
 constexpr Field<std::string> kTexts[] = {
     {"name", &Summary::name},
     {"device", &Summary::device},
+    {"instruction_set", &Summary::instruction_set},
     {"exit_reason", &Summary::exit_reason},
     {"numerics_hash", &Summary::numerics_hash},
     {"run_hash", &Summary::run_hash},
@@ -155,6 +156,7 @@ absl::StatusOr<std::unique_ptr<SummaryWriter>> SummaryWriter::Open(FileSystem& f
   Summary& summary = writer->summary_;
   summary.name = facts.name;
   summary.device = facts.device;
+  summary.instruction_set = facts.instruction_set;
   summary.generation = facts.generation;
   summary.steps = facts.resumed_step;
   summary.total_steps = facts.total_steps;
@@ -199,9 +201,8 @@ absl::Status SummaryWriter::OnRow(const StepMetrics& row) {
     summary_.step_time_s += *row.step_time_s;
     step_tokens_ += row.tokens.value_or(0);
   }
-  if (row.gemm_peak_share.has_value()) {
-    peak_share_time_ += *row.gemm_peak_share * row.step_time_s.value_or(0);
-  }
+  if (row.gemm_peak_gflops.has_value()) summary_.peak_gflops_per_rank = *row.gemm_peak_gflops;
+  if (row.tflops_per_rank.has_value()) gflop_ += 1e3 * *row.tflops_per_rank * row.step_time_s.value_or(0);
   if (row.time.has_value()) {
     for (int i = 0; i < kTimeCategories; ++i) {
       summary_.time.seconds[i] += row.time->seconds[i];
@@ -223,7 +224,9 @@ absl::Status SummaryWriter::OnEnd(const RunEnd& end) {
   summary_.wall_time_s = earlier_wall_s_ + clock_.MonotonicSeconds() - start_s_;
   if (summary_.step_time_s > 0) {
     summary_.tokens_per_sec = step_tokens_ / summary_.step_time_s;
-    summary_.gemm_peak_share = peak_share_time_ / summary_.step_time_s;
+    if (summary_.peak_gflops_per_rank > 0) {
+      summary_.gemm_peak_share = gflop_ / summary_.step_time_s / summary_.peak_gflops_per_rank;
+    }
   }
   if (!recent_loads_.empty()) {
     double sum = 0.0;

@@ -19,6 +19,7 @@ namespace shoestring {
 struct Summary {
   std::string name;
   std::string device;
+  std::string instruction_set;          // of the last start
   std::string exit_reason = "running";  // see RunEnd
   int64_t generation = 0;
   int64_t steps = 0;
@@ -27,8 +28,8 @@ struct Summary {
   double wall_time_s = 0;     // of all starts of the run; time that a crash threw away is not in it
   double tokens_per_sec = 0;  // mean over the steps of the last start, validation and checkpoints not counted
   double cpu_hours = 0;
-  double peak_gflops_per_rank = 0;  // 0: unknown
-  double gemm_peak_share = 0;       // mean over those steps; 0: unknown
+  double peak_gflops_per_rank = 0;  // the best that was measured; 0: unknown
+  double gemm_peak_share = 0;       // mean rate over those steps as a share of it; 0: unknown
   std::optional<double> final_loss, final_val_loss, final_val_bits_per_byte, best_val_loss;
   std::optional<double> mean_max_over_mean_load;  // over the last 100 steps
   std::optional<double> mem_peak_gib;
@@ -67,7 +68,7 @@ class SummaryWriter final : public MetricsSink {
   double start_s_ = 0;
   double earlier_wall_s_ = 0;
   double step_tokens_ = 0;            // of the steps of this start
-  double peak_share_time_ = 0;        // share of the peak, times the seconds it was held
+  double gflop_ = 0;                  // of a rank, in the steps of this start
   std::vector<double> recent_loads_;  // ring
   size_t next_load_ = 0;
   Summary summary_;

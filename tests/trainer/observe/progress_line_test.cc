@@ -113,11 +113,12 @@ TEST(StartBlockTest, SaysWhatWillRun) {
   facts.name = "tiny";
   facts.resumed_step = 40;
   facts.generation = 2;
+  facts.instruction_set = "avx2";
   facts.peak_gflops_per_rank = 123.4;
   facts.memory_table = "arena 5 MiB\nweights 3 MiB\n";
   const std::string block = StartBlock(facts);
   EXPECT_THAT(block, StartsWith("run        tiny\n"));
-  EXPECT_THAT(block, HasSubstr("CPU, 1 rank of 1 thread\n"));
+  EXPECT_THAT(block, HasSubstr("CPU avx2, 1 rank of 1 thread\n"));
   EXPECT_THAT(block, HasSubstr("123.4 GFLOP/s"));
   EXPECT_THAT(block, HasSubstr("100; resumes at 40, generation 2\n"));
   EXPECT_THAT(block, HasSubstr("memory\n  arena 5 MiB\n  weights 3 MiB\n"));

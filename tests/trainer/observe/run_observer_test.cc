@@ -2,6 +2,7 @@
 #include "trainer/observe/run_observer.h"
 
 #include <algorithm>
+#include <functional>
 
 #include "base/check.h"
 #include "gmock/gmock.h"
@@ -16,7 +17,7 @@ using ::testing::ElementsAre;
 
 class RunObserverTest : public testing::Test {
  protected:
-  std::unique_ptr<RunObserver> Open(int64_t resumed_step, int64_t generation) {
+  std::unique_ptr<RunObserver> Open(int64_t resumed_step, int64_t generation, double peak_gflops = 10) {
     RunFacts facts;
     facts.name = "test";
     facts.total_steps = 25;
@@ -24,15 +25,17 @@ class RunObserverTest : public testing::Test {
     facts.resumed_step = resumed_step;
     facts.generation = generation;
     facts.threads_per_rank = 2;
-    facts.peak_gflops_per_rank = 10;
+    facts.peak_gflops_per_rank = peak_gflops;
+    facts.instruction_set = "avx2";
     ObserveOptions options;
     options.run_dir = dir_.path();
+    options.measure_peak = measure_peak_;
     auto observer = RunObserver::Open(PosixFileSystem(), clock_, facts, options);
     CHECK(observer.ok());
     return *std::move(observer);
   }
 
-  void Step(RunObserver& observer, int64_t step) {
+  void Step(RunObserver& observer, int64_t step, double seconds = 1.6) {
     clock_.Advance(2'000'000'000);
     StepResult result;
     result.position.step = step;
@@ -46,7 +49,7 @@ class RunObserverTest : public testing::Test {
     result.expert_counts = {{step, 1}, {2, 3}};
     result.work.gemm_flops = 6'000'000'000;
     result.work.attention_flops = 2'000'000'000;
-    result.times.total_s = 1.6;
+    result.times.total_s = seconds;
     ASSERT_EQ(observer.OnStep(result), absl::OkStatus());
   }
 
@@ -61,6 +64,7 @@ class RunObserverTest : public testing::Test {
 
   const TempDir dir_;
   ManualClock clock_;
+  std::function<double()> measure_peak_;
 };
 
 TEST_F(RunObserverTest, DerivesRatesAndTimes) {
@@ -81,6 +85,46 @@ TEST_F(RunObserverTest, DerivesRatesAndTimes) {
   EXPECT_EQ(row.skipped_steps_total, 0);
   EXPECT_GT(*row.mem_peak_gib, 0);
   EXPECT_THAT(row.layer_loads, ElementsAre(1.5, 2.5));
+}
+
+// At the start the machine was busy: 2 GFLOP/s, where a step reaches 5 and the machine can do 8.
+TEST_F(RunObserverTest, APeakMeasuredOnABusyMachineIsImproved) {
+  int calls = 0;
+  measure_peak_ = [&calls] { return ++calls < 3 ? 2.0 : 8.0; };
+  const auto observer = Open(0, 0, /*peak_gflops=*/2);
+  for (int64_t step = 1; step <= 9; ++step) Step(*observer, step);
+  const MetricsFile metrics = Metrics();
+  ASSERT_EQ(metrics.rows.size(), 9);
+  for (int step = 1; step <= 9; ++step) {
+    // The step itself is a rate that was reached, so nothing is above 100 %.
+    EXPECT_DOUBLE_EQ(*metrics.rows[step - 1].gemm_peak_gflops, step < 3 ? 5 : 8) << step;
+    EXPECT_DOUBLE_EQ(*metrics.rows[step - 1].gemm_peak_share, step < 3 ? 1 : 5.0 / 8) << step;
+  }
+  EXPECT_EQ(calls, 5);  // the first steps only
+  observer->OnEnd(absl::OkStatus(), StopReason::kRequested);
+  EXPECT_EQ(ReadBack().peak_gflops_per_rank, 8);
+  EXPECT_DOUBLE_EQ(ReadBack().gemm_peak_share, 5.0 / 8);
+}
+
+TEST_F(RunObserverTest, AStepFasterThanThePeakHasItMeasuredAgain) {
+  int calls = 0;
+  measure_peak_ = [&calls] { return ++calls <= 5 ? 6.0 : 12.0; };
+  const auto observer = Open(0, 0, /*peak_gflops=*/6);
+  for (int64_t step = 1; step <= 6; ++step) Step(*observer, step);
+  EXPECT_EQ(calls, 5);
+  Step(*observer, 7, /*seconds=*/0.8);  // 10 GFLOP/s
+  EXPECT_EQ(calls, 6);
+  EXPECT_DOUBLE_EQ(*Metrics().rows[5].gemm_peak_share, 5.0 / 6);
+  EXPECT_DOUBLE_EQ(*Metrics().rows[6].gemm_peak_share, 10.0 / 12);
+}
+
+TEST_F(RunObserverTest, AnUnknownPeakStaysUnknown) {
+  const auto observer = Open(0, 0, /*peak_gflops=*/0);
+  Step(*observer, 1);
+  EXPECT_FALSE(Metrics().rows[0].gemm_peak_share.has_value());
+  EXPECT_FALSE(Metrics().rows[0].gemm_peak_gflops.has_value());
+  observer->OnEnd(absl::OkStatus(), StopReason::kRequested);
+  EXPECT_EQ(ReadBack().gemm_peak_share, 0);
 }
 
 TEST_F(RunObserverTest, AValidationIsInTheRowOfItsStep) {
@@ -141,6 +185,7 @@ TEST_F(RunObserverTest, TheSummaryTellsTheEnd) {
   observer->OnEnd(absl::OkStatus(), StopReason::kFinished);
   const Summary summary = ReadBack();
   EXPECT_EQ(summary.exit_reason, "finished");
+  EXPECT_EQ(summary.instruction_set, "avx2");
   EXPECT_EQ(summary.steps, 25);
   EXPECT_EQ(summary.total_steps, 25);
   EXPECT_EQ(summary.tokens, 2500);
