@@ -133,6 +133,10 @@ data_cases() {
   bad 65 "can be reached|pairs|reach" "" data tokenizer-train --input corpus.jsonl --vocab-size 90000 --output new.json
   bad 74 "other.json: exists.*--overwrite" "" data tokenizer-train --input corpus.jsonl --vocab-size 290 --output other.json
   bad 74 "absent.jsonl: No such file" "" data tokenizer-train --input absent.jsonl --vocab-size 300 --output new.json
+  bad 64 "validation-fraction needs --seed" "" \
+    data tokenizer-train --input corpus.jsonl --vocab-size 300 --output new.json --validation-fraction 0.2
+  bad 64 "validation share" "" \
+    data tokenizer-train --input corpus.jsonl --vocab-size 300 --output new.json --validation-fraction 1 --seed 1
   bad 65 "train" "" data prepare --config tiny.textproto --input corpus.jsonl --validation-fraction 0.2
   bad 65 "validation share" "" data prepare --config tiny.textproto --input corpus.jsonl --validation-fraction 2
 }
