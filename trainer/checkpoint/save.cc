@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -70,23 +71,54 @@ class SummedFile {
   int64_t size_bytes_ = 0;
 };
 
+// Hands a tensor's bytes to `use`, in order.
+absl::Status ForEachPiece(const StateTensor& tensor, const SaveOptions& options,
+                          absl::FunctionRef<absl::Status(absl::string_view)> use) {
+  if (!options.read) return use(BytesOf(tensor));
+  int64_t size = SizeOf(tensor.view.dtype);
+  for (const int64_t dimension : tensor.shape) size *= dimension;
+  std::string buffer;
+  for (int64_t begin = 0; begin < size; begin += options.block_bytes) {
+    RETURN_IF_ERROR(options.read(tensor, begin, std::min(options.block_bytes, size - begin), buffer));
+    RETURN_IF_ERROR(use(buffer));
+  }
+  return absl::OkStatus();
+}
+
+// What StateDigest gives, of tensors that may have to be read.
+absl::StatusOr<std::string> DigestOf(const Snapshot& snapshot, const SaveOptions& options) {
+  StateDigester state;
+  for (const size_t i : CanonicalOrder(snapshot.tensors)) {
+    const StateTensor& tensor = snapshot.tensors[i];
+    TensorDigester digester(SizeOf(tensor.view.dtype));
+    RETURN_IF_ERROR(ForEachPiece(tensor, options, [&](absl::string_view bytes) {
+      digester.Update(bytes);
+      return absl::OkStatus();
+    }));
+    state.AddTensor(tensor.kind, tensor.name, SafetensorsName(tensor.view.dtype), absl::StrJoin(tensor.shape, ","),
+                    digester.Finish());
+  }
+  return absl::BytesToHexString(state.Finish(snapshot.header));
+}
+
 // Streams the state into the shard; fills in the manifest's file, tensors and digest.
-absl::Status WriteShard(FileSystem& fs, const std::string& directory, const Snapshot& snapshot, int64_t block_bytes,
-                        checkpoint::Manifest& manifest) {
+absl::Status WriteShard(FileSystem& fs, const std::string& directory, const Snapshot& snapshot,
+                        const SaveOptions& options, checkpoint::Manifest& manifest) {
   std::vector<SafetensorsPlanEntry> entries;
   for (const StateTensor& tensor : snapshot.tensors) {
     entries.push_back({StoredName(tensor), tensor.view.dtype, tensor.shape});
   }
   const SafetensorsPlan plan = PlanSafetensors(entries, ShardMetadata(snapshot));
   ASSIGN_OR_RETURN(std::unique_ptr<WritableFile> created, fs.Create(JoinPath(directory, kShardName)));
-  SummedFile file(std::move(created), block_bytes);
+  SummedFile file(std::move(created), options.block_bytes);
   RETURN_IF_ERROR(file.Append(plan.prefix));
   std::vector<std::string> sums(entries.size());
   for (const size_t i : plan.order) {
-    const absl::string_view bytes = BytesOf(snapshot.tensors[i]);
-    RETURN_IF_ERROR(file.Append(bytes));
     TensorDigester digester(SizeOf(entries[i].dtype));
-    digester.Update(bytes);
+    RETURN_IF_ERROR(ForEachPiece(snapshot.tensors[i], options, [&](absl::string_view bytes) {
+      digester.Update(bytes);
+      return file.Append(bytes);
+    }));
     sums[i] = digester.Finish();
   }
   checkpoint::File& record = *manifest.add_files();
@@ -147,7 +179,7 @@ absl::Status WriteTemporary(FileSystem& fs, const std::string& directory, const 
   manifest.set_format_version(kCheckpointFormatVersion);
   *manifest.mutable_header() = snapshot.header;
   manifest.set_block_bytes(options.block_bytes);
-  RETURN_IF_ERROR(WriteShard(fs, temporary, snapshot, options.block_bytes, manifest));
+  RETURN_IF_ERROR(WriteShard(fs, temporary, snapshot, options, manifest));
   RETURN_IF_ERROR(SetParent(fs, directory, manifest));
   const std::string bytes = EncodeManifest(manifest);
   RETURN_IF_ERROR(WriteSynced(fs, JoinPath(temporary, kManifestName), bytes));
@@ -158,12 +190,12 @@ absl::Status WriteTemporary(FileSystem& fs, const std::string& directory, const 
 
 // True when the checkpoint at `path` is good and holds this state of this run.
 absl::StatusOr<bool> HoldsAlready(FileSystem& fs, const std::string& path, const Snapshot& snapshot,
-                                  SavedCheckpoint& saved) {
+                                  const SaveOptions& options, SavedCheckpoint& saved) {
   const absl::StatusOr<OpenedCheckpoint> there = OpenCheckpoint(fs, path);
   if (absl::IsDataLoss(there.status())) return false;
   RETURN_IF_ERROR(there.status());
   if (there->header().run_hash() != snapshot.header.run_hash()) return false;
-  saved.state_digest = StateDigest(snapshot);
+  ASSIGN_OR_RETURN(saved.state_digest, DigestOf(snapshot, options));
   if (absl::BytesToHexString(there->manifest.state_sha256()) != saved.state_digest) return false;
   const absl::Status verified = VerifyFiles(fs, *there);
   if (absl::IsDataLoss(verified)) return false;
@@ -185,7 +217,7 @@ absl::StatusOr<SavedCheckpoint> SaveCheckpoint(FileSystem& fs, const std::string
   ASSIGN_OR_RETURN(const DirectoryListing listing, ListDirectory(fs, directory));
   const bool exists = std::binary_search(listing.steps.begin(), listing.steps.end(), step);
   if (exists) {
-    ASSIGN_OR_RETURN(const bool same, HoldsAlready(fs, saved.path, snapshot, saved));
+    ASSIGN_OR_RETURN(const bool same, HoldsAlready(fs, saved.path, snapshot, options, saved));
     if (same) {
       // A save that died between its last two operations may have left the name not durable and LATEST behind.
       RETURN_IF_ERROR(fs.SyncDirectory(directory));

@@ -2,16 +2,24 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/file_system.h"
 #include "trainer/checkpoint/snapshot.h"
 
 namespace shoestring {
 
+// Puts bytes [begin, begin + size) of a tensor into `buffer`: the same ones every time they are asked for.
+using TensorReader = std::function<absl::Status(const StateTensor&, int64_t begin, int64_t size, std::string& buffer)>;
+
 struct SaveOptions {
   int64_t block_bytes = int64_t{4} << 20;  // of checksums, and the largest piece that is written at once
+  // Empty: tensors are in the memory of their views. Else views say the dtype only, and bytes come from here, at most
+  // block_bytes at once, so that a state larger than memory can be saved.
+  TensorReader read{};
 };
 
 struct SavedCheckpoint {

@@ -13,16 +13,17 @@
 #include "base/status_macros.h"
 #include "configs/hf_config.h"
 #include "configs/load.h"
+#include "configs/resolve.h"
 #include "data/tokenizer.h"
 #include "nlohmann/json.hpp"
 #include "trainer/checkpoint/directory.h"
-#include "trainer/checkpoint/safetensors.h"
+#include "trainer/export/fp8_blocks.h"
+#include "trainer/export/hf_file_writer.h"
 #include "trainer/export/hf_tensors.h"
 
 namespace shoestring {
 namespace {
 
-constexpr int64_t kPieceElements = int64_t{1} << 20;
 constexpr int64_t kDefaultPositions = 4096;
 
 absl::Status WriteSynced(FileSystem& fs, const std::string& path, absl::string_view contents) {
@@ -56,8 +57,6 @@ class Exporter {
 
  private:
   std::string File(absl::string_view name) const { return JoinPath(directory_, name); }
-  DType DTypeOf(const HfTensor& tensor) const { return tensor.keeps_f32 ? DType::kF32 : options_.dtype; }
-  int64_t BytesOf(const HfTensor& tensor) const { return tensor.elements() * SizeOf(DTypeOf(tensor)); }
 
   absl::Status WriteConfigs() {
     config::HfExportOptions options;
@@ -67,13 +66,24 @@ class Exporter {
           model_.has_yarn() ? static_cast<int64_t>(model_.yarn().original_length() * model_.yarn().factor())
                             : kDefaultPositions;
     }
-    options.torch_dtype = options_.dtype == DType::kBF16 ? "bfloat16" : "float32";
+    options.torch_dtype = options_.dtype == DType::kF32 ? "float32" : "bfloat16";
     options.mtp = options_.mtp;
-    ASSIGN_OR_RETURN(const std::string text, config::ExportHfConfig(model_, options));
+    ASSIGN_OR_RETURN(std::string text, config::ExportHfConfig(model_, options));
+    if (options_.dtype == DType::kE4M3) text = WithQuantization(text);
     RETURN_IF_ERROR(WriteSynced(fs_, File("config.json"), text));
     const nlohmann::ordered_json generation = {
         {"_from_model_config", true}, {"bos_token_id", model_.bos_id()}, {"eos_token_id", model_.eos_id()}};
     return WriteSynced(fs_, File("generation_config.json"), generation.dump(2) + "\n");
+  }
+
+  // As DeepSeek-V3's release says it, and V3.1's of power-of-two scales.
+  std::string WithQuantization(const std::string& config_json) const {
+    auto json = nlohmann::ordered_json::parse(config_json);
+    nlohmann::ordered_json block = {{"activation_scheme", "dynamic"}, {"fmt", "e4m3"}, {"quant_method", "fp8"}};
+    if (options_.power_of_two_scales) block["scale_fmt"] = "ue8m0";
+    block["weight_block_size"] = {kFp8Block, kFp8Block};
+    json["quantization_config"] = block;
+    return json.dump(2) + "\n";
   }
 
   absl::Status CheckNoRoutingBiases() {
@@ -91,61 +101,45 @@ class Exporter {
     return absl::OkStatus();
   }
 
-  absl::Status WriteWeights() {
-    const std::vector<HfTensor> tensors =
-        HfTensorsOf(model_, table_, {.mtp = options_.mtp, .routing_biases = !IsDeepseekV2(model_)});
-    std::vector<std::vector<const HfTensor*>> files(1);
+  // What goes into which file: in order, a new file where the next tensor does not fit.
+  std::vector<std::vector<HfOutput>> Distribute(const std::vector<HfTensor>& tensors) {
+    std::vector<std::vector<HfOutput>> files(1);
     int64_t in_file = 0;
     for (const HfTensor& tensor : tensors) {
-      if (in_file > 0 && in_file + BytesOf(tensor) > options_.max_shard_bytes) {
+      const std::vector<HfOutput> outputs = HfOutputsOf(tensor, options_.dtype);
+      int64_t bytes = 0;
+      for (const HfOutput& output : outputs) bytes += output.bytes();
+      if (in_file > 0 && in_file + bytes > options_.max_shard_bytes) {
         files.emplace_back();
         in_file = 0;
       }
-      files.back().push_back(&tensor);
-      in_file += BytesOf(tensor);
-      exported_.weight_bytes += BytesOf(tensor);
+      files.back().insert(files.back().end(), outputs.begin(), outputs.end());
+      in_file += bytes;
+      exported_.weight_bytes += bytes;
     }
     exported_.tensors = static_cast<int64_t>(tensors.size());
     exported_.files = static_cast<int>(files.size());
+    return files;
+  }
+
+  absl::Status WriteWeights() {
+    const std::vector<HfTensor> tensors =
+        HfTensorsOf(model_, table_, {.mtp = options_.mtp, .routing_biases = !IsDeepseekV2(model_)});
+    const std::vector<std::vector<HfOutput>> files = Distribute(tensors);
+    HfFileWriter writer(fs_, table_, weights_, options_.power_of_two_scales);
     nlohmann::json weight_map = nlohmann::json::object();
     for (size_t i = 0; i < files.size(); ++i) {
       const std::string name = files.size() == 1
                                    ? "model.safetensors"
                                    : absl::StrFormat("model-%05d-of-%05d.safetensors", i + 1, files.size());
-      RETURN_IF_ERROR(WriteFile(name, files[i]));
-      for (const HfTensor* tensor : files[i]) weight_map[tensor->name] = name;
+      RETURN_IF_ERROR(writer.Write(File(name), files[i]));
+      for (const HfOutput& output : files[i]) weight_map[output.name] = name;
     }
     if (files.size() == 1) return absl::OkStatus();
     nlohmann::ordered_json index;
     index["metadata"] = {{"total_size", exported_.weight_bytes}};
     index["weight_map"] = weight_map;
     return WriteSynced(fs_, File("model.safetensors.index.json"), index.dump(2) + "\n");
-  }
-
-  absl::Status WriteFile(const std::string& name, const std::vector<const HfTensor*>& tensors) {
-    std::vector<SafetensorsPlanEntry> entries;
-    for (const HfTensor* tensor : tensors) entries.push_back({tensor->name, DTypeOf(*tensor), tensor->shape});
-    const SafetensorsPlan plan = PlanSafetensors(entries, {{"format", "pt"}});
-    ASSIGN_OR_RETURN(const std::unique_ptr<WritableFile> file, fs_.Create(File(name)));
-    RETURN_IF_ERROR(file->Append(plan.prefix));
-    for (const size_t i : plan.order) RETURN_IF_ERROR(WriteTensor(*tensors[i], *file));
-    RETURN_IF_ERROR(file->Sync());
-    return file->Close();
-  }
-
-  absl::Status WriteTensor(const HfTensor& tensor, WritableFile& file) {
-    const Parameter& p = table_[tensor.parameter];
-    ASSIGN_OR_RETURN(const DType from, weights_.DTypeOfParameter(p));
-    const DType to = DTypeOf(tensor);
-    for (int64_t done = 0; done < tensor.elements(); done += kPieceElements) {
-      const int64_t count = std::min(kPieceElements, tensor.elements() - done);
-      read_.resize(static_cast<size_t>(count * SizeOf(from)));
-      converted_.resize(static_cast<size_t>(count * SizeOf(to)));
-      RETURN_IF_ERROR(weights_.Read(p, tensor.first_row * tensor.cols + done, count, read_.data()));
-      ConvertElements(read_.data(), from, converted_.data(), to, count);
-      RETURN_IF_ERROR(file.Append(converted_));
-    }
-    return absl::OkStatus();
   }
 
   absl::Status WriteTokenizer() {
@@ -159,6 +153,7 @@ class Exporter {
     } else {
       ASSIGN_OR_RETURN(config, ReadFile(fs_, options_.tokenizer_config_json));
     }
+    exported_.tokenizer = true;
     return WriteSynced(fs_, File("tokenizer_config.json"), config);
   }
 
@@ -180,15 +175,42 @@ class Exporter {
   const std::vector<Parameter> table_;
   WeightSource& weights_;
   const HfExport& options_;
-  std::string read_, converted_;  // one piece of a tensor
   HfExported exported_;
 };
+
+// The model as the last step before the checkpoint saw it: a phase may have a context extension of its own.
+config::ModelConfig ModelAt(const config::RunConfig& run, const checkpoint::SnapshotHeader& header) {
+  config::ModelConfig model = run.model();
+  const int next = std::min(header.phase(), run.train().phase_size() - 1);
+  const int phase = header.phase() == next && header.phase_step() == 0 ? next - 1 : next;  // not begun yet
+  if (phase < 0) return model;
+  const config::YarnConfig* const yarn = config::ResolvePhase(run, phase).yarn;
+  if (yarn != nullptr && yarn != &run.model().yarn()) *model.mutable_yarn() = *yarn;
+  return model;
+}
+
+// The path of the tokenizer to put beside the weights: `wanted`, which must be the run's own, or the run's if it is
+// still where its config says; else empty.
+absl::StatusOr<std::string> TokenizerOf(FileSystem& fs, const config::RunConfig& run,
+                                        const checkpoint::SnapshotHeader& header, const std::string& wanted) {
+  const std::string& path = wanted.empty() ? run.data().tokenizer() : wanted;
+  if (wanted.empty() && (path.empty() || header.tokenizer_fingerprint().empty() || !Exists(fs, path))) {
+    return std::string();
+  }
+  ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::Load(fs, path));
+  const std::string& fingerprint = header.tokenizer_fingerprint();
+  if (fingerprint.empty() || tokenizer.Fingerprint() == fingerprint) return path;
+  if (wanted.empty()) return std::string();
+  return absl::FailedPreconditionError(absl::StrCat(path, ": is not the tokenizer that the model was trained with ",
+                                                    "(fingerprint ", tokenizer.Fingerprint(), ", wanted ", fingerprint,
+                                                    "); name that one"));
+}
 
 }  // namespace
 
 absl::StatusOr<HfExported> ExportHf(FileSystem& fs, const std::string& directory, const config::ModelConfig& model,
                                     WeightSource& weights, const HfExport& options) {
-  CHECK(options.dtype == DType::kF32 || options.dtype == DType::kBF16);
+  CHECK(options.dtype == DType::kF32 || options.dtype == DType::kBF16 || options.dtype == DType::kE4M3);
   if (Exists(fs, directory)) {
     return absl::AlreadyExistsError(absl::StrCat(directory, ": exists already; name a new directory"));
   }
@@ -212,9 +234,12 @@ absl::StatusOr<HfExported> ExportCheckpointHf(FileSystem& fs, const std::string&
                    config::ParseConfig(checkpoint.header().config_textproto(), checkpoint_path));
   ASSIGN_OR_RETURN(const std::unique_ptr<CheckpointWeights> weights, CheckpointWeights::Open(fs, checkpoint, kind));
   HfExport filled = options;
-  const config::ModelConfig& model = loaded.config.model();
+  const config::RunConfig& run = loaded.config;
+  ASSIGN_OR_RETURN(filled.tokenizer_json, TokenizerOf(fs, run, checkpoint.header(), options.tokenizer_json));
+  filled.power_of_two_scales |= run.precision().fp8().power_of_two_weight();
+  const config::ModelConfig model = ModelAt(run, checkpoint.header());
   if (filled.max_position_embeddings == 0 && !model.has_yarn()) {
-    for (const auto& phase : loaded.config.train().phase()) {
+    for (const auto& phase : run.train().phase()) {
       filled.max_position_embeddings = std::max<int64_t>(filled.max_position_embeddings, phase.sequence_length());
     }
   }

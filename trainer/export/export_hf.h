@@ -15,18 +15,22 @@
 namespace shoestring {
 
 struct HfExport {
-  DType dtype = DType::kBF16;               // or kF32
+  // kF32; kBF16; or kE4M3: linear layers in FP8 with scales (docs/formats/huggingface.md), the rest in BF16. Routing
+  // biases are F32 always.
+  DType dtype = DType::kBF16;
+  bool power_of_two_scales = false;         // of FP8
   bool mtp = true;                          // false: --skip-mtp
   int64_t max_shard_bytes = 5'000'000'000;  // of a weight file; one larger tensor still goes into one file
   int64_t max_position_embeddings = 0;  // tokens; 0: what YaRN reaches, else the longest trained sequence, else 4096
-  std::string tokenizer_json{};         // path of the file to copy; empty: none
+  std::string tokenizer_json{};         // path of the file to copy; empty: none, of a checkpoint its run's if there
   std::string tokenizer_config_json{};  // path; empty: one is made from tokenizer_json
 };
 
 struct HfExported {
-  int64_t tensors = 0;
+  int64_t tensors = 0;  // scales not counted
   int64_t weight_bytes = 0;
   int files = 0;
+  bool tokenizer = false;  // whether tokenizer files were written
 };
 
 // Writes `directory`, which must not exist: all of it is durable before it has its name. The source is read piece by
@@ -35,7 +39,9 @@ struct HfExported {
 absl::StatusOr<HfExported> ExportHf(FileSystem& fs, const std::string& directory, const config::ModelConfig& model,
                                     WeightSource& weights, const HfExport& options);
 
-// The same from the checkpoint at `checkpoint_path`, whose config says the model; `kind` is kWeights or kEma.
+// The same from the checkpoint at `checkpoint_path`, whose config says the model, context extension as in the phase
+// that trained it; power-of-two scales where its FP8 recipe has them. `kind` is kWeights or kEma. Moreover
+// FAILED_PRECONDITION for a tokenizer that the run was not trained with.
 absl::StatusOr<HfExported> ExportCheckpointHf(FileSystem& fs, const std::string& checkpoint_path, StateKind kind,
                                               const std::string& directory, const HfExport& options);
 

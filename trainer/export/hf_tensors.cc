@@ -1,9 +1,12 @@
 // Names of released tensors, and the conversion of their elements.
 #include "trainer/export/hf_tensors.h"
 
+#include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "base/check.h"
@@ -13,6 +16,11 @@ namespace {
 
 constexpr const char* kEmbedding = "model.embed_tokens.weight";
 constexpr const char* kHead = "lm_head.weight";
+
+// What DeepSeek-V3's release quantises; embedding, head, norms, router and the MTP modules' eh_proj stay as they are.
+constexpr const char* kLinear[] = {
+    ".q_proj.weight", ".q_a_proj.weight",  ".q_b_proj.weight", ".kv_a_proj_with_mqa.weight", ".kv_b_proj.weight",
+    ".o_proj.weight", ".gate_proj.weight", ".up_proj.weight",  ".down_proj.weight"};
 
 size_t IndexOf(const std::vector<Parameter>& table, const std::string& name) {
   for (size_t i = 0; i < table.size(); ++i) {
@@ -32,6 +40,8 @@ HfTensor Make(std::string name, const Parameter& p, size_t index, int64_t first_
   tensor.rows = rows;
   tensor.cols = p.cols;
   tensor.keeps_f32 = !p.trained;
+  tensor.is_linear = std::any_of(std::begin(kLinear), std::end(kLinear),
+                                 [&](const char* suffix) { return absl::EndsWith(tensor.name, suffix); });
   return tensor;
 }
 
@@ -76,6 +86,8 @@ std::vector<HfTensor> HfTensorsOf(const config::ModelConfig& model, const std::v
   }
   return tensors;
 }
+
+std::string HfScaleName(const std::string& weight) { return absl::StrCat(weight, "_scale_inv"); }
 
 void ConvertElements(const char* from, DType from_dtype, char* to, DType to_dtype, int64_t elements) {
   if (from_dtype == to_dtype) {

@@ -19,7 +19,8 @@ struct HfTensor {
   int64_t rows = 0;
   int64_t cols = 0;
   bool is_copy = false;    // the MTP modules' copies of embedding and head: written always, optional when read
-  bool keeps_f32 = false;  // in a BF16 directory too: routing biases
+  bool keeps_f32 = false;  // in every directory: routing biases
+  bool is_linear = false;  // weight of a linear layer: FP8 in an FP8 directory
 
   int64_t elements() const { return rows * cols; }
 };
@@ -35,6 +36,9 @@ std::vector<HfTensor> HfTensorsOf(const config::ModelConfig& model, const std::v
 
 // Whether the model is written as deepseek_v2: its gate is a softmax.
 bool IsDeepseekV2(const config::ModelConfig& model);
+
+// "X.weight_scale_inv" of "X.weight": the scales that values are multiplied with, whatever the name says.
+std::string HfScaleName(const std::string& weight);
 
 // Converts between F32 and BF16 (to nearest, ties to even), or copies. CHECKs that both are one of these.
 void ConvertElements(const char* from, DType from_dtype, char* to, DType to_dtype, int64_t elements);
