@@ -187,7 +187,9 @@ void Backend::Quantize(Stream& stream, const QuantizeArgs& args) {
   } else {
     check.WithScales("y", args.y, kQuantised, x.rows, x.cols, ScaleRows(args.y.tile, x.rows, args.stack));
   }
-  if (args.y.values.dtype == DType::kE5M6) check.Require(args.y.tile.rows == 1, "e5m6 is made in tiles of one row");
+  if (args.y.values.dtype == DType::kE5M6) {
+    check.Require(args.y.tile.rows == 1 && args.y.tile.cols % 2 == 0, "e5m6 is made in tiles of one row, even columns");
+  }
   DoQuantize(stream, args);
 }
 

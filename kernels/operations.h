@@ -17,7 +17,7 @@ enum class GemmLayout { kNT, kNN, kTN };
 // order, from +0. Tiles are a multiple of the interval along the contracted dimension, or end with it. A group's blocks
 // start at its segment.
 struct Fp8Accumulation {
-  int64_t interval = 128;
+  int64_t interval = 128;  // at most 384
   // Inside a block: false: f32, in the order of k. true: as Hopper's tensor cores do (docs/numerics.md, "Short
   // accumulator").
   bool hopper = false;
@@ -28,11 +28,11 @@ struct Fp8Accumulation {
 // NaN stays NaN; values of x that are infinite make their tile's scale infinite and themselves NaN.
 struct QuantizeArgs {
   Operand x;          // [R, C] act; or quantised with tiles of one row: what its codes stand for, in f32
-  MutableOperand y;   // [R, C] e4m3, e5m2 or e5m6, with scales; e5m6 in tiles of one row, C even
+  MutableOperand y;   // [R, C] e4m3, e5m2 or e5m6, with scales; e5m6 in tiles of one row; tile and C even
   int64_t stack = 1;  // x is a stack of so many equal matrices; tiles start anew at each
   // With groups: tiles start anew at each segment, scales of tiles higher than one row lie as SegmentScaleRow says, and
   // rows that do not exist are not touched.
-  Segments segments;
+  Segments segments = {};
 };
 
 // y = x * rsqrt(mean(x^2) + eps) * gain, over the columns, in f32. With `delta`: sum = x + delta is rounded to act

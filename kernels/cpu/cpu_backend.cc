@@ -113,7 +113,7 @@ class CpuBackend : public Backend {
   void DoAttentionForward(Stream&, const AttentionArgs& args, View out, View log_sum_exp, View workspace) override;
   void DoAttentionBackward(Stream&, const AttentionArgs& args, const AttentionBackwardArgs& grads,
                            View workspace) override;
-  void DoSwiGlu(Stream&, const SwiGluArgs& args, MutableOperand y) override { CpuSwiGlu(cpu_, args, y.values); }
+  void DoSwiGlu(Stream&, const SwiGluArgs& args, MutableOperand y) override { CpuSwiGlu(cpu_, args, y); }
   void DoSwiGluBackward(Stream&, const SwiGluArgs& args, ConstView dy, View d_gate_up, View d_row_weight) override {
     CpuSwiGluBackward(cpu_, args, dy, d_gate_up, d_row_weight);
   }

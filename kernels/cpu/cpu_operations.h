@@ -8,8 +8,10 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
 #include <vector>
 
+#include "base/check.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/cpu/vector_ops.h"
 #include "kernels/operations.h"
@@ -20,14 +22,19 @@ namespace shoestring {
 // Bounds of the scratch below; V3 has 256 experts, in 8 groups.
 inline constexpr int64_t kCpuMaxExperts = 4096;
 inline constexpr int64_t kCpuPartialSums = 1024;
+inline constexpr int64_t kCpuRowElements = int64_t{1} << 16;  // of an activation that is quantised as it is made
 
 // Taken once when the backend is made, so that no operation allocates.
 struct CpuScratch {
   explicit CpuScratch(int threads)
-      : partial_sums(kCpuPartialSums), fractions(kCpuMaxExperts), counts(threads * kCpuMaxExperts) {}
+      : partial_sums(kCpuPartialSums),
+        fractions(kCpuMaxExperts),
+        counts(threads * kCpuMaxExperts),
+        rows(threads * kCpuRowElements) {}
   std::vector<double> partial_sums;
   std::vector<float> fractions;
   std::vector<int64_t> counts;  // [threads, kCpuMaxExperts]
+  std::vector<float> rows;      // [threads, kCpuRowElements]
 };
 
 struct CpuContext {
@@ -53,6 +60,37 @@ void ForRowRanges(const CpuContext& cpu, int64_t rows, int64_t cols, Fn fn) {
   cpu.pool.ParallelRanges(rows, grain, [&](int64_t begin, int64_t end, int) { fn(begin, end); });
 }
 
+// The loop that quantises numbers of its `x`, still to be set, into y.
+QuantiseLoop MakeQuantiseLoop(const MutableOperand& y);
+
+template <typename RowsType>
+RowsType RowsFrom(RowsType rows, int64_t first) {
+  using Byte = std::conditional_t<std::is_same_v<RowsType, Rows>, char, const char>;
+  if (rows.data != nullptr) rows.data = static_cast<Byte*>(rows.data) + first * rows.stride * (rows.bf16 ? 2 : 4);
+  return rows;
+}
+
+// For operations whose y is quantised as it is made. make(scratch, begin, end) writes the rows [begin, end) of what is
+// quantised to scratch, as an act tensor that starts there.
+template <typename Fn>
+void ForQuantisedRanges(const CpuContext& cpu, int64_t rows, bool bf16, const MutableOperand& y, Fn make) {
+  const int64_t cols = y.values.cols;
+  CHECK_LE(cols, kCpuRowElements);
+  const int64_t at_once = std::max<int64_t>(1, kGrainElements / 4 / std::max<int64_t>(1, cols));
+  cpu.pool.ParallelRanges(rows, at_once, [&](int64_t begin, int64_t end, int worker) {
+    const Rows scratch = {cpu.scratch.rows.data() + worker * kCpuRowElements, cols, bf16};
+    QuantiseLoop loop = MakeQuantiseLoop(y);
+    CodedRows all = loop.y;
+    loop.x = {scratch.data, scratch.stride, scratch.bf16};
+    for (int64_t first = begin; first < end; first += at_once) {
+      const int64_t last = std::min(end, first + at_once);
+      make(scratch, first, last);
+      loop.y.codes = all.codes + first * all.stride;
+      cpu.ops.quantise(loop, 0, last - first, first);
+    }
+  });
+}
+
 void CpuZero(const CpuContext& cpu, View x);
 void CpuCopy(const CpuContext& cpu, ConstView x, View y);
 void CpuAdd(const CpuContext& cpu, ConstView a, ConstView b, View y);
@@ -61,7 +99,7 @@ void CpuRmsNorm(const CpuContext& cpu, const RmsNormArgs& args);
 void CpuRmsNormBackwardInput(const CpuContext& cpu, const RmsNormBackwardInputArgs& args);
 void CpuRmsNormBackwardWeight(const CpuContext& cpu, const RmsNormBackwardWeightArgs& args);
 void CpuRope(const CpuContext& cpu, const RopeArgs& args);
-void CpuSwiGlu(const CpuContext& cpu, const SwiGluArgs& args, View y);
+void CpuSwiGlu(const CpuContext& cpu, const SwiGluArgs& args, const MutableOperand& y);
 void CpuSwiGluBackward(const CpuContext& cpu, const SwiGluArgs& args, ConstView dy, View d_gate_up, View d_row_weight);
 
 void CpuGate(const CpuContext& cpu, const GateArgs& args, const GateResult& result);

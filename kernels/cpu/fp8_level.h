@@ -1,7 +1,7 @@
 // The small formats of kernels/e4m3.h, sixteen values at a time: the same bits as the scalar definition there.
 //
-// Like every *_level.h: compiled once a level, in that level's namespace. No step reads or makes a denormal number,
-// which would cost a hundred cycles on some machines.
+// Like every *_level.h: compiled once a level, in that level's namespace. Decoding neither reads nor makes a denormal
+// number, which would cost a hundred cycles on some machines.
 #pragma once
 
 #include "kernels/cpu/simd.h"
@@ -16,8 +16,12 @@ struct SmallFormat {
   static constexpr int kBias = (1 << (kExponentBits - 1)) - 1;
   static constexpr uint32_t kLargestCode = kLargest;  // without sign
   static constexpr uint32_t kNanCode = (1u << kSignShift) - 1;
-  // Bits of the f32 with the exponent of the format's smallest normal number.
+  // Bits of f32 numbers: the format's smallest normal number, its largest one, and the one whose last place is the
+  // format's smallest step.
   static constexpr uint32_t kSmallestNormal = static_cast<uint32_t>(128 - kBias) << 23;
+  static constexpr uint32_t kLargestBits =
+      (kLargestCode << (23 - kFraction)) + (static_cast<uint32_t>(127 - kBias) << 23);
+  static constexpr uint32_t kStepBits = static_cast<uint32_t>(128 - kBias - kFraction + 23) << 23;
 };
 using E4M3Format = SmallFormat<4, 3, 0x7e>;
 using E5M2Format = SmallFormat<5, 2, 0x7b>;
@@ -37,8 +41,27 @@ inline F32x16 DecodeSmall(I32x16 code) {
   return FloatOf(sign | Select(Less(AllOf(Format::kLargestCode), magnitude), AllOf(0x7fc00000u), finite));
 }
 
+// The codes nearest to v, ties to even; saturates. Every NaN becomes kNanCode.
+template <typename Format>
+inline I32x16 EncodeSmall(F32x16 v) {
+  constexpr int kDropped = 23 - Format::kFractionBits;
+  const I32x16 bits = BitsOf(v);
+  const I32x16 sign = ShiftLeft<Format::kSignShift>(ShiftRight<31>(bits));
+  const I32x16 magnitude = bits & AllOf(0x7fffffffu);
+  const F32x16 limited = Min(FloatOf(magnitude), FloatOf(AllOf(Format::kLargestBits)));
+  const I32x16 m = BitsOf(limited);
+  const I32x16 odd = ShiftRight<kDropped>(m) & AllOf(1);
+  const I32x16 rounded = ShiftRight<kDropped>(m + odd + AllOf((1u << (kDropped - 1)) - 1));
+  const I32x16 normal = rounded - AllOf(static_cast<uint32_t>(127 - Format::kBias) << Format::kFractionBits);
+  // Adding a number whose last place is the format's smallest step lets the hardware round.
+  const I32x16 step = AllOf(Format::kStepBits);
+  const I32x16 subnormal = BitsOf(limited + FloatOf(step)) - step;
+  const I32x16 code = sign | Select(Less(m, AllOf(Format::kSmallestNormal)), subnormal, normal);
+  return Select(Less(AllOf(0x7f800000u), magnitude), AllOf(Format::kNanCode), code);
+}
+
 #if defined(__AVX512BF16__)
-// The same in bf16, which holds every e4m3 and e5m2 value: 32 codes, one in each 16 bits.
+// DecodeSmall in bf16, which holds every e4m3 and e5m2 value: 32 codes, one in each 16 bits.
 template <typename Format>
 inline __m512i DecodeSmallToBf16(__m512i code) {
   constexpr int kUp = 7 - Format::kFractionBits;

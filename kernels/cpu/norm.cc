@@ -15,10 +15,23 @@ void CpuRmsNorm(const CpuContext& cpu, const RmsNormArgs& args) {
                             .sum = RowsOf(args.sum),
                             .gain = RowsOf(args.gain),
                             .eps = args.eps,
-                            .y = RowsOf(args.y.values),
+                            .y = args.y.quantised() ? Rows() : RowsOf(args.y.values),
                             .inverse_rms = DataOrNull<float>(args.inverse_rms),
                             .cols = args.x.cols};
-  ForRowRanges(cpu, args.x.rows, args.x.cols, [&](int64_t begin, int64_t end) { cpu.ops.rms_norm(loop, begin, end); });
+  if (!args.y.quantised()) {
+    ForRowRanges(cpu, args.x.rows, args.x.cols,
+                 [&](int64_t begin, int64_t end) { cpu.ops.rms_norm(loop, begin, end); });
+    return;
+  }
+  ForQuantisedRanges(cpu, args.x.rows, loop.x.bf16, args.y, [&](const Rows& scratch, int64_t begin, int64_t end) {
+    RmsNormLoop part = loop;
+    part.x = RowsFrom(loop.x, begin);
+    part.delta = RowsFrom(loop.delta, begin);
+    part.sum = RowsFrom(loop.sum, begin);
+    if (loop.inverse_rms != nullptr) part.inverse_rms = loop.inverse_rms + begin;
+    part.y = scratch;
+    cpu.ops.rms_norm(part, 0, end - begin);
+  });
 }
 
 void CpuRmsNormBackwardInput(const CpuContext& cpu, const RmsNormBackwardInputArgs& args) {

@@ -21,6 +21,20 @@ struct BasicRows {
 using Rows = BasicRows<void*>;
 using ConstRows = BasicRows<const void*>;
 
+// Rows of a quantised tensor. Tiles are `tile_cols` wide; which row of scales belongs to a row is said by the caller.
+enum class CodeFormat : int { kE4M3, kE5M2, kE5M6 };
+template <typename Byte, typename Float>
+struct BasicCodedRows {
+  Byte* codes = nullptr;
+  int64_t stride = 0;  // in bytes
+  CodeFormat format = CodeFormat::kE4M3;
+  Float* scales = nullptr;
+  int64_t scale_stride = 0;
+  int64_t tile_cols = 1;
+};
+using CodedRows = BasicCodedRows<uint8_t, float>;
+using ConstCodedRows = BasicCodedRows<const uint8_t, const float>;
+
 // The same fields as the arguments in kernels/operations.h, unpacked. "act" tensors of one call share a dtype.
 struct AddLoop {
   ConstRows a, b;
@@ -149,6 +163,20 @@ struct AdamWLoop {
   float eps = 0, learning_rate = 0, weight_decay = 0;
 };
 
+struct QuantiseLoop {
+  ConstRows x;           // or none, and
+  ConstCodedRows coded;  // tiles of one row
+  CodedRows y;
+  int64_t cols = 0;
+  int64_t tile_rows = 1;  // of y
+  bool power_of_two = false;
+};
+struct DequantiseLoop {
+  ConstCodedRows x;
+  Rows y;
+  int64_t cols = 0;
+};
+
 struct VectorOps {
   void (*add)(const AddLoop& loop, int64_t first_row, int64_t end_row);
   void (*copy)(const CopyLoop& loop, int64_t first_row, int64_t end_row);
@@ -170,6 +198,9 @@ struct VectorOps {
   void (*ema)(const float* weights, float decay, float one_minus_decay, float* ema, int64_t count);
   // Sums in f64 over sixteen lanes, lane = index mod 16, then as a tree: 8, 4, 2, 1 apart.
   double (*squared_norm)(const float* x, int64_t count);
+  // Tiles are cut from first_row on; the scales of the first ones are in row `scale_row`.
+  void (*quantise)(const QuantiseLoop& loop, int64_t first_row, int64_t end_row, int64_t scale_row);
+  void (*dequantise)(const DequantiseLoop& loop, int64_t row, int64_t scale_row);
 };
 
 const VectorOps& PortableVectorOps();

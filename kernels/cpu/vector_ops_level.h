@@ -8,6 +8,7 @@
 #include "kernels/cpu/loss_level.h"
 #include "kernels/cpu/norm_level.h"
 #include "kernels/cpu/optimizer_level.h"
+#include "kernels/cpu/quantise_level.h"
 #include "kernels/cpu/rope_level.h"
 #include "kernels/cpu/swiglu_level.h"
 
@@ -33,6 +34,8 @@ constexpr VectorOps MakeVectorOps() {
       .adamw = AdamWElements,
       .ema = EmaElements,
       .squared_norm = SquaredNormOf,
+      .quantise = QuantiseRows,
+      .dequantise = DequantiseRow,
   };
 }
 

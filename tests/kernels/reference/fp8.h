@@ -35,6 +35,35 @@ inline double ValueOf(DType dtype, uint32_t code) {
   return (code & sign_bit) != 0 ? -value : value;
 }
 
+// The code nearest to x, ties to the even one, saturating; NaN becomes the code with all bits below the sign.
+inline uint32_t NearestCode(DType dtype, double x) {
+  const SmallFormat format = FormatOf(dtype);
+  const uint32_t sign_bit = 1u << (format.exponent_bits + format.fraction_bits);
+  if (std::isnan(x)) return sign_bit - 1;
+  const double magnitude = std::abs(x);
+  uint32_t below = 0, above = format.first_nan;  // value(below) <= magnitude < value(above)
+  while (above - below > 1) {
+    const uint32_t middle = (below + above) / 2;
+    (ValueOf(dtype, middle) <= magnitude ? below : above) = middle;
+  }
+  if (above != format.first_nan) {
+    const double down = magnitude - ValueOf(dtype, below), up = ValueOf(dtype, above) - magnitude;
+    if (up < down || (up == down && above % 2 == 0)) below = above;
+  }
+  return std::signbit(x) ? below | sign_bit : below;
+}
+
+// The scale of a tile whose largest magnitude is given, by the words of QuantizeArgs.
+inline float ScaleOf(DType dtype, float largest, bool power_of_two) {
+  const float scale = largest / static_cast<float>(ValueOf(dtype, FormatOf(dtype).first_nan - 1));
+  if (scale == 0) return 1;
+  if (!power_of_two || std::isinf(scale)) return scale;
+  int exponent = 0;
+  const float fraction = std::frexp(scale, &exponent);  // in [0.5, 1)
+  // The smallest scale is a normal number.
+  return std::ldexp(1.0f, std::max(fraction == 0.5f ? exponent - 1 : exponent, -126));
+}
+
 // One element of a product by the definition, beside the same in float64.
 struct Fp8Dot {
   float acc = 0;         // as Fp8Accumulation defines it

@@ -1,0 +1,193 @@
+// Vector loops between numbers and the codes and scales of tiles.
+#pragma once
+
+#include "kernels/cpu/fp8_level.h"
+#include "kernels/cpu/lanes_level.h"
+
+namespace shoestring::simd {
+inline namespace SHOESTRING_SIMD_LEVEL {
+
+// Two codes of twelve bits share three bytes, the first in the low bits; `column` and n are even.
+inline void StorePairs(uint8_t* row, int64_t column, I32x16 codes, int n) {
+  float lanes[kLanes];
+  uint32_t code[kLanes];
+  Store(lanes, FloatOf(codes));
+  __builtin_memcpy(code, lanes, sizeof(code));
+  uint8_t* to = row + column / 2 * 3;
+  for (int i = 0; i < n; i += 2, to += 3) {
+    const uint32_t pair = code[i] | code[i + 1] << 12;
+    to[0] = static_cast<uint8_t>(pair);
+    to[1] = static_cast<uint8_t>(pair >> 8);
+    to[2] = static_cast<uint8_t>(pair >> 16);
+  }
+}
+
+// `column` may be odd.
+inline I32x16 LoadPairs(const uint8_t* row, int64_t column, int n) {
+  float lanes[kLanes];
+  uint32_t code[kLanes] = {};
+  for (int i = 0; i < n; ++i) {
+    const uint8_t* from = row + (column + i) / 2 * 3;
+    code[i] = (column + i) % 2 == 0 ? from[0] | (from[1] & 15u) << 8 : from[1] >> 4 | uint32_t{from[2]} << 4;
+  }
+  __builtin_memcpy(lanes, code, sizeof(code));
+  return BitsOf(Load(lanes));
+}
+
+template <typename Format>
+inline void StoreCodes(uint8_t* row, int64_t column, I32x16 codes, int n) {
+  if constexpr (Format::kSignShift > 7) {
+    StorePairs(row, column, codes, n);
+  } else {
+    StoreU8N(row + column, codes, n);
+  }
+}
+
+inline F32x16 LoadDecoded(CodeFormat format, const uint8_t* row, int64_t column, int n) {
+  switch (format) {
+    case CodeFormat::kE4M3: return DecodeSmall<E4M3Format>(LoadU8N(row + column, n));
+    case CodeFormat::kE5M2: return DecodeSmall<E5M2Format>(LoadU8N(row + column, n));
+    case CodeFormat::kE5M6: return DecodeSmall<E5M6Format>(LoadPairs(row, column, n));
+  }
+  return Zero();
+}
+
+// What is quantised: numbers, or numbers that codes in tiles of one row stand for.
+template <typename T>
+struct PlainSource {
+  explicit PlainSource(const QuantiseLoop& loop) : x(loop.x) {}
+  F32x16 Load(int64_t row, int64_t column, int n) const { return LoadFrom(RowOf<T>(x, row) + column, n); }
+  ConstRows x;
+};
+struct CodedSource {
+  explicit CodedSource(const QuantiseLoop& loop) : x(loop.coded) {}
+  F32x16 Load(int64_t row, int64_t column, int n) const {
+    const float* scales = x.scales + row * x.scale_stride;
+    const int64_t first = column / x.tile_cols;
+    const F32x16 values = LoadDecoded(x.format, x.codes + row * x.stride, column, n);
+    if (column + n <= (first + 1) * x.tile_cols) return values * Broadcast(scales[first]);
+    float lanes[kLanes] = {};
+    for (int i = 0; i < n; ++i) lanes[i] = scales[(column + i) / x.tile_cols];
+    return values * simd::Load(lanes);
+  }
+  ConstCodedRows x;
+};
+
+inline F32x16 Magnitude(F32x16 v) { return FloatOf(BitsOf(v) & AllOf(0x7fffffffu)); }
+
+// The scales of tiles whose largest magnitudes are given.
+template <typename Format>
+inline F32x16 ScalesOf(F32x16 largest, bool power_of_two) {
+  const F32x16 infinity = FloatOf(AllOf(0x7f800000u));
+  F32x16 scale = largest / FloatOf(AllOf(Format::kLargestBits));
+  if (power_of_two) {
+    const I32x16 bits = BitsOf(scale);
+    const I32x16 exponent = bits & AllOf(0x7f800000u);
+    const I32x16 up = Select(Less(exponent, bits), exponent + AllOf(0x00800000u), exponent);
+    scale = Select(Less(scale, infinity), FloatOf(up), scale);
+  }
+  return Select(Less(Zero(), scale), scale, Broadcast(1.0f));
+}
+
+// One tile of rows [row, end) and columns [column, last).
+template <typename Format, typename Source>
+inline void QuantiseTile(const QuantiseLoop& loop, const Source& x, int64_t row, int64_t end, int64_t column,
+                         int64_t last, float* scale_out) {
+  F32x16 largest[2] = {Zero(), Zero()};
+  for (int64_t r = row; r < end; ++r) {
+    int64_t j = column;
+    for (; j + 2 * kLanes <= last; j += 2 * kLanes) {
+      largest[0] = Max(Magnitude(x.Load(r, j, Full{})), largest[0]);  // a NaN does not count
+      largest[1] = Max(Magnitude(x.Load(r, j + kLanes, Full{})), largest[1]);
+    }
+    for (; j < last; j += kLanes) {
+      const int n = last - j < kLanes ? static_cast<int>(last - j) : kLanes;
+      largest[0] = Max(Magnitude(x.Load(r, j, n)), largest[0]);
+    }
+  }
+  const F32x16 scale = ScalesOf<Format>(Broadcast(ReduceMax(Max(largest[0], largest[1]))), loop.power_of_two);
+  StoreN(scale_out, scale, 1);
+  for (int64_t r = row; r < end; ++r) {
+    uint8_t* codes = loop.y.codes + r * loop.y.stride;
+    ForLanes(last - column, [&](int64_t j, auto n) {
+      StoreCodes<Format>(codes, column + j, EncodeSmall<Format>(x.Load(r, column + j, n) / scale), n);
+    });
+  }
+}
+
+// Tiles that are one column wide: each lane has its own. kVectors * 16 columns at a time, so that the walk down the
+// rows uses whole cache lines.
+template <typename Format, int kVectors, typename Source>
+inline void QuantiseColumns(const QuantiseLoop& loop, const Source& x, int64_t row, int64_t end, int64_t column, int n,
+                            float* scales) {
+  F32x16 scale[kVectors];
+  for (int v = 0; v < kVectors; ++v) scale[v] = Zero();
+  for (int64_t r = row; r < end; ++r) {
+    for (int v = 0; v < kVectors; ++v) scale[v] = Max(Magnitude(x.Load(r, column + v * kLanes, n)), scale[v]);
+  }
+  for (int v = 0; v < kVectors; ++v) {
+    scale[v] = ScalesOf<Format>(scale[v], loop.power_of_two);
+    StoreN(scales + column + v * kLanes, scale[v], n);
+  }
+  for (int64_t r = row; r < end; ++r) {
+    uint8_t* codes = loop.y.codes + r * loop.y.stride;
+    for (int v = 0; v < kVectors; ++v) {
+      const int64_t at = column + v * kLanes;
+      StoreCodes<Format>(codes, at, EncodeSmall<Format>(x.Load(r, at, n) / scale[v]), n);
+    }
+  }
+}
+
+template <typename Format, typename Source>
+inline void QuantiseBands(const QuantiseLoop& loop, int64_t first_row, int64_t end_row, int64_t scale_row) {
+  const Source x(loop);
+  float* scales = loop.y.scales + scale_row * loop.y.scale_stride;
+  const int64_t width = loop.y.tile_cols;
+  for (int64_t row = first_row; row < end_row; row += loop.tile_rows, scales += loop.y.scale_stride) {
+    const int64_t end = row + loop.tile_rows < end_row ? row + loop.tile_rows : end_row;
+    int64_t j = 0;
+    if (width == 1) {
+      for (; j + 4 * kLanes <= loop.cols; j += 4 * kLanes) {
+        QuantiseColumns<Format, 4>(loop, x, row, end, j, Full{}, scales);
+      }
+      for (; j < loop.cols; j += kLanes) {
+        const int n = loop.cols - j < kLanes ? static_cast<int>(loop.cols - j) : kLanes;
+        QuantiseColumns<Format, 1>(loop, x, row, end, j, n, scales);
+      }
+    }
+    for (float* scale = scales; j < loop.cols; j += width, ++scale) {
+      const int64_t last = j + width < loop.cols ? j + width : loop.cols;
+      QuantiseTile<Format>(loop, x, row, end, j, last, scale);
+    }
+  }
+}
+
+template <typename Format>
+inline void QuantiseTo(const QuantiseLoop& loop, int64_t first_row, int64_t end_row, int64_t scale_row) {
+  if (loop.x.data == nullptr) return QuantiseBands<Format, CodedSource>(loop, first_row, end_row, scale_row);
+  if (loop.x.bf16) return QuantiseBands<Format, PlainSource<uint16_t>>(loop, first_row, end_row, scale_row);
+  QuantiseBands<Format, PlainSource<float>>(loop, first_row, end_row, scale_row);
+}
+
+inline void QuantiseRows(const QuantiseLoop& loop, int64_t first_row, int64_t end_row, int64_t scale_row) {
+  switch (loop.y.format) {
+    case CodeFormat::kE4M3: return QuantiseTo<E4M3Format>(loop, first_row, end_row, scale_row);
+    case CodeFormat::kE5M2: return QuantiseTo<E5M2Format>(loop, first_row, end_row, scale_row);
+    case CodeFormat::kE5M6: return QuantiseTo<E5M6Format>(loop, first_row, end_row, scale_row);
+  }
+}
+
+inline void DequantiseRow(const DequantiseLoop& loop, int64_t row, int64_t scale_row) {
+  const uint8_t* codes = loop.x.codes + row * loop.x.stride;
+  const float* scale = loop.x.scales + scale_row * loop.x.scale_stride;
+  for (int64_t first = 0; first < loop.cols; first += loop.x.tile_cols, ++scale) {
+    const F32x16 factor = Broadcast(*scale);
+    const int64_t width = loop.cols - first < loop.x.tile_cols ? loop.cols - first : loop.x.tile_cols;
+    ForLanes(width, [&](int64_t j, auto n) {
+      StoreEither(loop.y, row, first + j, LoadDecoded(loop.x.format, codes, first + j, n) * factor, n);
+    });
+  }
+}
+
+}  // namespace SHOESTRING_SIMD_LEVEL
+}  // namespace shoestring::simd
