@@ -71,27 +71,35 @@ class SummedFile {
   int64_t size_bytes_ = 0;
 };
 
+// What is saved: tensors in memory, or behind a reader.
+struct StateSource {
+  const Snapshot& snapshot;
+  const TensorReader& read;
+  const int64_t block_bytes;
+};
+
 // Hands a tensor's bytes to `use`, in order.
-absl::Status ForEachPiece(const StateTensor& tensor, const SaveOptions& options,
+absl::Status ForEachPiece(const StateTensor& tensor, const StateSource& source,
                           absl::FunctionRef<absl::Status(absl::string_view)> use) {
-  if (!options.read) return use(BytesOf(tensor));
+  if (!source.read) return use(BytesOf(tensor));
   int64_t size = SizeOf(tensor.view.dtype);
   for (const int64_t dimension : tensor.shape) size *= dimension;
   std::string buffer;
-  for (int64_t begin = 0; begin < size; begin += options.block_bytes) {
-    RETURN_IF_ERROR(options.read(tensor, begin, std::min(options.block_bytes, size - begin), buffer));
+  for (int64_t begin = 0; begin < size; begin += source.block_bytes) {
+    RETURN_IF_ERROR(source.read(tensor, begin, std::min(source.block_bytes, size - begin), buffer));
     RETURN_IF_ERROR(use(buffer));
   }
   return absl::OkStatus();
 }
 
 // What StateDigest gives, of tensors that may have to be read.
-absl::StatusOr<std::string> DigestOf(const Snapshot& snapshot, const SaveOptions& options) {
+absl::StatusOr<std::string> DigestOf(const StateSource& source) {
+  const Snapshot& snapshot = source.snapshot;
   StateDigester state;
   for (const size_t i : CanonicalOrder(snapshot.tensors)) {
     const StateTensor& tensor = snapshot.tensors[i];
     TensorDigester digester(SizeOf(tensor.view.dtype));
-    RETURN_IF_ERROR(ForEachPiece(tensor, options, [&](absl::string_view bytes) {
+    RETURN_IF_ERROR(ForEachPiece(tensor, source, [&](absl::string_view bytes) {
       digester.Update(bytes);
       return absl::OkStatus();
     }));
@@ -102,20 +110,21 @@ absl::StatusOr<std::string> DigestOf(const Snapshot& snapshot, const SaveOptions
 }
 
 // Streams the state into the shard; fills in the manifest's file, tensors and digest.
-absl::Status WriteShard(FileSystem& fs, const std::string& directory, const Snapshot& snapshot,
-                        const SaveOptions& options, checkpoint::Manifest& manifest) {
+absl::Status WriteShard(FileSystem& fs, const std::string& directory, const StateSource& source,
+                        checkpoint::Manifest& manifest) {
+  const Snapshot& snapshot = source.snapshot;
   std::vector<SafetensorsPlanEntry> entries;
   for (const StateTensor& tensor : snapshot.tensors) {
     entries.push_back({StoredName(tensor), tensor.view.dtype, tensor.shape});
   }
   const SafetensorsPlan plan = PlanSafetensors(entries, ShardMetadata(snapshot));
   ASSIGN_OR_RETURN(std::unique_ptr<WritableFile> created, fs.Create(JoinPath(directory, kShardName)));
-  SummedFile file(std::move(created), options.block_bytes);
+  SummedFile file(std::move(created), source.block_bytes);
   RETURN_IF_ERROR(file.Append(plan.prefix));
   std::vector<std::string> sums(entries.size());
   for (const size_t i : plan.order) {
     TensorDigester digester(SizeOf(entries[i].dtype));
-    RETURN_IF_ERROR(ForEachPiece(snapshot.tensors[i], options, [&](absl::string_view bytes) {
+    RETURN_IF_ERROR(ForEachPiece(snapshot.tensors[i], source, [&](absl::string_view bytes) {
       digester.Update(bytes);
       return file.Append(bytes);
     }));
@@ -173,13 +182,13 @@ absl::Status WriteSynced(FileSystem& fs, const std::string& path, absl::string_v
 
 // Everything up to a whole, durable directory that does not have its name yet.
 absl::Status WriteTemporary(FileSystem& fs, const std::string& directory, const std::string& temporary,
-                            const Snapshot& snapshot, const SaveOptions& options, SavedCheckpoint& saved) {
+                            const StateSource& source, SavedCheckpoint& saved) {
   RETURN_IF_ERROR(fs.CreateDirectories(temporary));
   checkpoint::Manifest manifest;
   manifest.set_format_version(kCheckpointFormatVersion);
-  *manifest.mutable_header() = snapshot.header;
-  manifest.set_block_bytes(options.block_bytes);
-  RETURN_IF_ERROR(WriteShard(fs, temporary, snapshot, options, manifest));
+  *manifest.mutable_header() = source.snapshot.header;
+  manifest.set_block_bytes(source.block_bytes);
+  RETURN_IF_ERROR(WriteShard(fs, temporary, source, manifest));
   RETURN_IF_ERROR(SetParent(fs, directory, manifest));
   const std::string bytes = EncodeManifest(manifest);
   RETURN_IF_ERROR(WriteSynced(fs, JoinPath(temporary, kManifestName), bytes));
@@ -189,13 +198,13 @@ absl::Status WriteTemporary(FileSystem& fs, const std::string& directory, const 
 }
 
 // True when the checkpoint at `path` is good and holds this state of this run.
-absl::StatusOr<bool> HoldsAlready(FileSystem& fs, const std::string& path, const Snapshot& snapshot,
-                                  const SaveOptions& options, SavedCheckpoint& saved) {
+absl::StatusOr<bool> HoldsAlready(FileSystem& fs, const std::string& path, const StateSource& source,
+                                  SavedCheckpoint& saved) {
   const absl::StatusOr<OpenedCheckpoint> there = OpenCheckpoint(fs, path);
   if (absl::IsDataLoss(there.status())) return false;
   RETURN_IF_ERROR(there.status());
-  if (there->header().run_hash() != snapshot.header.run_hash()) return false;
-  ASSIGN_OR_RETURN(saved.state_digest, DigestOf(snapshot, options));
+  if (there->header().run_hash() != source.snapshot.header.run_hash()) return false;
+  ASSIGN_OR_RETURN(saved.state_digest, DigestOf(source));
   if (absl::BytesToHexString(there->manifest.state_sha256()) != saved.state_digest) return false;
   const absl::Status verified = VerifyFiles(fs, *there);
   if (absl::IsDataLoss(verified)) return false;
@@ -208,7 +217,8 @@ absl::StatusOr<bool> HoldsAlready(FileSystem& fs, const std::string& path, const
 }  // namespace
 
 absl::StatusOr<SavedCheckpoint> SaveCheckpoint(FileSystem& fs, const std::string& directory, const Snapshot& snapshot,
-                                               const SaveOptions& options) {
+                                               const SaveOptions& options, const TensorReader& read) {
+  const StateSource source = {snapshot, read, options.block_bytes};
   const int64_t step = snapshot.header.step();
   CHECK_GE(step, 0);
   SavedCheckpoint saved;
@@ -217,7 +227,7 @@ absl::StatusOr<SavedCheckpoint> SaveCheckpoint(FileSystem& fs, const std::string
   ASSIGN_OR_RETURN(const DirectoryListing listing, ListDirectory(fs, directory));
   const bool exists = std::binary_search(listing.steps.begin(), listing.steps.end(), step);
   if (exists) {
-    ASSIGN_OR_RETURN(const bool same, HoldsAlready(fs, saved.path, snapshot, options, saved));
+    ASSIGN_OR_RETURN(const bool same, HoldsAlready(fs, saved.path, source, saved));
     if (same) {
       // A save that died between its last two operations may have left the name not durable and LATEST behind.
       RETURN_IF_ERROR(fs.SyncDirectory(directory));
@@ -226,7 +236,7 @@ absl::StatusOr<SavedCheckpoint> SaveCheckpoint(FileSystem& fs, const std::string
     }
   }
   ASSIGN_OR_RETURN(const std::string temporary, FreeName(fs, saved.path, "tmp"));
-  absl::Status status = WriteTemporary(fs, directory, temporary, snapshot, options, saved);
+  absl::Status status = WriteTemporary(fs, directory, temporary, source, saved);
   if (status.ok() && exists) status = SetAside(fs, directory, step);
   if (status.ok()) status = fs.Rename(temporary, saved.path);
   if (!status.ok()) {

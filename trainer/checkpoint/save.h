@@ -12,15 +12,12 @@
 
 namespace shoestring {
 
-// Puts bytes [begin, begin + size) of a tensor into `buffer`: the same ones every time they are asked for.
-using TensorReader = std::function<absl::Status(const StateTensor&, int64_t begin, int64_t size, std::string& buffer)>;
-
 struct SaveOptions {
   int64_t block_bytes = int64_t{4} << 20;  // of checksums, and the largest piece that is written at once
-  // Empty: tensors are in the memory of their views. Else views say the dtype only, and bytes come from here, at most
-  // block_bytes at once, so that a state larger than memory can be saved.
-  TensorReader read{};
 };
+
+// Puts bytes [begin, begin + size) of a tensor into `buffer`, at most block_bytes: the same ones every time.
+using TensorReader = std::function<absl::Status(const StateTensor&, int64_t begin, int64_t size, std::string& buffer)>;
 
 struct SavedCheckpoint {
   std::string path;
@@ -32,7 +29,8 @@ struct SavedCheckpoint {
 // Saves the snapshot as `directory`/step_N and lets LATEST name it; creates the directory. The snapshot must not change
 // meanwhile. Only one process may write to a directory. After OK the checkpoint is durable; after an error (the file
 // system's) LATEST names what it named before, or, where step N existed with another state, the checkpoint before that.
+// With `read`, views say the dtype only and bytes come from there, so that a state larger than memory can be saved.
 absl::StatusOr<SavedCheckpoint> SaveCheckpoint(FileSystem& fs, const std::string& directory, const Snapshot& snapshot,
-                                               const SaveOptions& options = {});
+                                               const SaveOptions& options = {}, const TensorReader& read = {});
 
 }  // namespace shoestring

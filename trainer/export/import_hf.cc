@@ -121,8 +121,8 @@ absl::StatusOr<HfCheckpoint> ImportHfCheckpoint(FileSystem& fs, const std::strin
   }
   SetPosition(RunPosition(), header);
   const Snapshot snapshot = {std::move(header), TensorsOfRun(config, source->table())};
-  SaveOptions save;
-  save.read = [&](const StateTensor& tensor, int64_t begin, int64_t size, std::string& buffer) -> absl::Status {
+  const TensorReader read = [&](const StateTensor& tensor, int64_t begin, int64_t size,
+                                std::string& buffer) -> absl::Status {
     if (tensor.kind == StateKind::kExpAvg || tensor.kind == StateKind::kExpAvgSq) {
       buffer.assign(static_cast<size_t>(size), '\0');
       return absl::OkStatus();
@@ -133,7 +133,7 @@ absl::StatusOr<HfCheckpoint> ImportHfCheckpoint(FileSystem& fs, const std::strin
     return source->Read(*parameters.at(tensor.name), begin / kBytes, size / kBytes, buffer.data());
   };
   HfCheckpoint result;
-  ASSIGN_OR_RETURN(result.saved, SaveCheckpoint(fs, checkpoints, snapshot, save));
+  ASSIGN_OR_RETURN(result.saved, SaveCheckpoint(fs, checkpoints, snapshot, {}, read));
   result.imported = {source->tensors(), source->weight_bytes()};
   return result;
 }
