@@ -64,7 +64,9 @@ class HfGoldenTest : public testing::TestWithParam<std::string> {
     const absl::Status imported = session_->ImportWeights(directory_);
     ASSERT_TRUE(imported.ok()) << imported;
   }
-  SafetensorsFile OpenGolden() const { return *SafetensorsFile::Open(Fs(), JoinPath(directory_, "golden.safetensors")); }
+  SafetensorsFile OpenGolden() const {
+    return *SafetensorsFile::Open(Fs(), JoinPath(directory_, "golden.safetensors"));
+  }
 
   std::string directory_;
   nlohmann::json golden_;

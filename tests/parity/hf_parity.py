@@ -136,11 +136,12 @@ def main():
     parser.add_argument("configs", nargs="*", default=ALL)
     parser.add_argument("--steps", type=int, default=100)
     options = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)  # small products: a second thread would mostly wait
     results = []
     for name in options.configs or ALL:
         with tempfile.TemporaryDirectory() as work:
             results.append(compare_config(options.build, name, options.steps, pathlib.Path(work)))
+        print(f"compared {name}: {'ok' if results[-1][0] else 'FAILED'}", flush=True)
     print(f"Hugging Face parity, FP32, {options.steps} steps; bounds: logits {LOGITS_BOUND:g} absolute,", end=" ")
     print(f"gradients {GRADIENT_BOUND:g} of the norm, losses {LOSS_BOUND:g} of the loss")
     header = ["config", "model", "logits", "largest", "gradient", "worst tensor", "loss", "at step", "first", "last", ""]

@@ -1,7 +1,7 @@
 """The recipe's model in PyTorch, written from the reports: latent attention, experts, MTP modules, balance loss.
 
-Three ways to compute the experts, the same function each: `loop` over experts, `grouped` products over tokens sorted by
-expert, and `padded` to one batched product. Parameters have the released names, but a layer's experts lie together
+Four ways to compute the experts, the same function each: a `loop` over experts that gathers the tokens of each; tokens
+sorted by expert once and `split`; `grouped` products over the sorted tokens; and those `padded` to one batched product. Parameters have the released names, but a layer's experts lie together
 (harness.stack_experts).
 """
 
@@ -117,7 +117,8 @@ class Experts(nn.Module):
         count, width, inner = c["n_routed_experts"], c["hidden_size"], c["moe_intermediate_size"]
         self.gate_up_proj = nn.Parameter(torch.empty(count, 2 * inner, width))
         self.down_proj = nn.Parameter(torch.empty(count, width, inner))
-        self.forward = {"loop": self.loop, "grouped": self.grouped, "padded": self.padded}[way]
+        ways = {"loop": self.loop, "split": self.split, "grouped": self.grouped, "padded": self.padded}
+        self.forward = ways[way]
 
     def loop(self, x, experts, weights):
         out = torch.zeros_like(x)
@@ -132,8 +133,17 @@ class Experts(nn.Module):
         """Assignments in the order of their experts, the token of each, and how many each expert has."""
         flat = experts.flatten()
         order = flat.argsort(stable=True)
-        count = len(self.gate_up_proj)
-        return order, order // experts.shape[1], torch.zeros(count, dtype=flat.dtype).scatter_add_(0, flat, torch.ones_like(flat))
+        counts = torch.zeros(len(self.gate_up_proj), dtype=flat.dtype).scatter_add_(0, flat, torch.ones_like(flat))
+        return order, order // experts.shape[1], counts
+
+    def split(self, x, experts, weights):
+        order, token, counts = self.sort(experts)
+        rows = x[token].split(counts.tolist())
+        h = torch.cat([F.linear(r, w) for r, w in zip(rows, self.gate_up_proj.unbind())])
+        gate, up = h.chunk(2, dim=-1)
+        h = F.silu(gate) * up * weights.flatten()[order][:, None].to(h.dtype)
+        y = torch.cat([F.linear(r, w) for r, w in zip(h.split(counts.tolist()), self.down_proj.unbind())])
+        return torch.zeros_like(x).index_add_(0, token, y.to(x.dtype))
 
     def grouped(self, x, experts, weights):
         order, token, counts = self.sort(experts)

@@ -130,10 +130,14 @@ absl::Status TakeSteps(const Options& options, const config::RunConfig& config) 
   for (int64_t i = 0; i < options.count; ++i) {
     if (options.on_demand && !std::getline(std::cin, line)) break;
     ASSIGN_OR_RETURN(const StepResult* result, session->Step());
-    const Json step = {{"step", result->position.step},           {"loss", result->loss},
-                       {"loss_mtp", result->loss_mtp},            {"loss_balance", result->loss_balance},
-                       {"grad_norm", result->grad_norm},          {"bias_abs_max", result->bias_abs_max},
-                       {"seconds", result->times.total_s},        {"learning_rate", result->plan.learning_rate},
+    const Json step = {{"step", result->position.step},
+                       {"loss", result->loss},
+                       {"loss_mtp", result->loss_mtp},
+                       {"loss_balance", result->loss_balance},
+                       {"grad_norm", result->grad_norm},
+                       {"bias_abs_max", result->bias_abs_max},
+                       {"seconds", result->times.total_s},
+                       {"learning_rate", result->plan.learning_rate},
                        {"optimizer_s", result->times.optimizer_s}};
     std::cout << step.dump() << std::endl;
   }

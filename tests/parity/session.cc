@@ -120,7 +120,7 @@ absl::StatusOr<std::vector<float>> ParitySession::Logits() {
   return logits;
 }
 
-absl::StatusOr<std::map<std::string, ConstView>> ParitySession::Gradients() {
+absl::StatusOr<ParitySession::GradientViews> ParitySession::Gradients() {
   ASSIGN_OR_RETURN(TrainStep * step, trainer_->CurrentStep());
   const StepPlan plan = trainer_->schedule().PlanStep(trainer_->state().position);
   Samples source(samples_, RowTokens(config_));
@@ -128,7 +128,7 @@ absl::StatusOr<std::map<std::string, ConstView>> ParitySession::Gradients() {
   RETURN_IF_ERROR(PrepareBatch(source, step->batch_shape(), plan.first_sample, plan.sequences, batch));
   StepResult result;
   RETURN_IF_ERROR(step->ComputeGradients(plan, batch, result));
-  std::map<std::string, ConstView> gradients;
+  GradientViews gradients;
   for (size_t i = 0; i < table().size(); ++i) {
     const Parameter& parameter = table()[i];
     if (parameter.trained) {
@@ -139,14 +139,13 @@ absl::StatusOr<std::map<std::string, ConstView>> ParitySession::Gradients() {
   }
   for (const Parameter& parameter : table()) {
     if (parameter.trained) continue;
-    gradients[parameter.name] =
-        View(zeros_.data(), DType::kF32, parameter.stack * parameter.rows, parameter.cols);
+    gradients[parameter.name] = View(zeros_.data(), DType::kF32, parameter.stack * parameter.rows, parameter.cols);
   }
   return gradients;
 }
 
 absl::Status ParitySession::ExportGradients(const std::string& directory) {
-  ASSIGN_OR_RETURN(std::map<std::string, ConstView> gradients, Gradients());
+  ASSIGN_OR_RETURN(GradientViews gradients, Gradients());
   MemoryWeights source(std::move(gradients));
   return ExportHf(PosixFileSystem(), directory, config_.model(), source, {.dtype = DType::kF32}).status();
 }

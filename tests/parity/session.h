@@ -1,6 +1,7 @@
 // One model with its training state and samples given by hand: what the parity tool and the golden test run.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -32,8 +33,10 @@ class ParitySession {
   // Of the first micro-batch: [micro_batch * sequence_length, V] f32.
   absl::StatusOr<std::vector<float>> Logits();
 
+  // By the names of the parameter table, f32; zeros for what is not trained.
+  using GradientViews = std::map<std::string, ConstView>;
   // Of the next step's global batch; changes no state. Valid until the next call of any method.
-  absl::StatusOr<std::map<std::string, ConstView>> Gradients();
+  absl::StatusOr<GradientViews> Gradients();
   // The same in a Hugging Face directory, each under the released name of its weight.
   absl::Status ExportGradients(const std::string& directory);
 

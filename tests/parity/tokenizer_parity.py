@@ -1,15 +1,18 @@
 #!/usr/bin/env python3
-"""Compares our tokenizer with Hugging Face `tokenizers` (run by hand: pip install tokenizers).
+"""Compares our tokenizer with Hugging Face `tokenizers`: vocabularies learned, ids, speed on one thread.
 
-usage: tokenizer_parity.py TOOL CORPUS
-TOOL is the build's tests/data/tokenizer_parity_tool, CORPUS a UTF-8 text file.
+usage: tokenizer_parity.py BUILD [--bytes N] [--vocab N] [--corpus FILE]
+BUILD is the build directory. The corpus is ten megabytes of text and code in many scripts from this machine (corpus.py)
+unless a UTF-8 file is given.
 
-Trains both on the corpus and on a text of many scripts, compares vocabulary and merges, then encodes the same texts
-with both. Prints one line a comparison; exits 1 if any text differs for another reason than the age of the Unicode
-tables.
+Trains both on the corpus, compares vocabulary and merges, then encodes the same texts with both: the corpus, random
+strings, every character in several surroundings, other patterns, added tokens. Prints one line a comparison; exits 1 if
+any text without characters newer than Unicode 14 has other ids, or if ours is slower.
 """
 
+import argparse
 import json
+import os
 import pathlib
 import random
 import struct
@@ -17,10 +20,14 @@ import subprocess
 import sys
 import tempfile
 import time
-import unicodedata
+
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import tokenizers
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+import corpus
+from harness import print_table
 
 SPECIAL = [
     "<｜begin▁of▁sentence｜>",
@@ -40,40 +47,6 @@ CL100K = (
     r"""(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"""
     r"""|\s*[\r\n]+|\s+(?!\S)|\s+"""
 )
-# Beginnings of blocks with letters, marks, digits, signs of many scripts.
-SCRIPTS = [
-    (0x20, 95),
-    (0xA0, 96),
-    (0x100, 255),
-    (0x300, 112),
-    (0x370, 144),
-    (0x400, 256),
-    (0x531, 90),
-    (0x590, 110),
-    (0x600, 256),
-    (0x900, 128),
-    (0xE00, 92),
-    (0x1100, 128),
-    (0x1680, 29),
-    (0x1800, 30),
-    (0x2000, 112),
-    (0x2070, 50),
-    (0x20A0, 32),
-    (0x2150, 60),
-    (0x2190, 200),
-    (0x2460, 160),
-    (0x3000, 64),
-    (0x3040, 190),
-    (0x4E00, 3000),
-    (0x9FA0, 20),
-    (0xAC00, 500),
-    (0xFE00, 16),
-    (0xFF00, 240),
-    (0x1F300, 400),
-    (0x1D400, 200),
-    (0x20000, 50),
-]
-
 
 def frames(texts):
     encoded = [t.encode() for t in texts]
@@ -103,7 +76,7 @@ def theirs(path, texts, special=False):
 
 def recent(text):
     """Whether the text has a character that Python's tables (Unicode 14) do not know."""
-    return any(unicodedata.category(c) == "Cn" for c in text)
+    return corpus.known(text) != text
 
 
 def compare(name, tool, path, texts, special=False):
@@ -122,40 +95,16 @@ def scalars():
     return [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000]
 
 
-def mixed(rng, count):
-    texts = []
-    pool = [chr(b + i) for b, n in SCRIPTS for i in range(n)]
-    spaces = [
-        " ",
-        "  ",
-        "\n",
-        "\r\n",
-        "\t",
-        "\n\n",
-        "\u00a0",
-        "\u180e",
-        "\u2003",
-        "\u200b",
-        "\u0085",
-        "\u3000",
-        "\x1c",
-        "\x0b",
-    ]
+def random_strings(rng, count):
+    """Any code points of Unicode 14, in runs of one block, among spaces, and alone."""
+    pool = [c for c in scalars() if corpus.known(c) == c]
+    texts = [corpus.known(corpus.mixed(rng, rng.randrange(1, 40))) for _ in range(count)]
     for _ in range(count):
         parts = []
-        for _ in range(rng.randrange(1, 40)):
-            kind = rng.random()
-            if kind < 0.3:
-                parts.append(rng.choice(spaces))
-            elif kind < 0.5:
-                parts.append(
-                    "".join(rng.choice("etaoinshrdlu'.,!?-()0123456789ETA") for _ in range(rng.randrange(1, 9)))
-                )
-            else:
-                base, size = rng.choice(SCRIPTS)
-                parts.append("".join(chr(base + rng.randrange(size)) for _ in range(rng.randrange(1, 7))))
-            if rng.random() < 0.1:
-                parts.append(rng.choice(pool))
+        for _ in range(rng.randrange(1, 20)):
+            at = rng.randrange(len(pool))
+            run = pool[at : at + rng.randrange(1, 5)] if rng.random() < 0.7 else rng.choices(pool, k=rng.randrange(1, 4))
+            parts.append("".join(run) + (rng.choice(corpus.SPACES) if rng.random() < 0.3 else ""))
         texts.append("".join(parts))
     return texts
 
@@ -215,22 +164,8 @@ def variant(path, directory, name, pre_tokenizer, ignore_merges=False, added=())
     return result
 
 
-def main():
-    tool, corpus = sys.argv[1], pathlib.Path(sys.argv[2]).read_text(encoding="utf-8")
-    directory = pathlib.Path(tempfile.mkdtemp())
-    rng = random.Random(7)
-    print("tokenizers", tokenizers.__version__)
-    documents = [corpus[i : i + 20000] for i in range(0, len(corpus), 20000)]
-    fuzz = mixed(rng, 20000)
+def every_character(tool, path):
     bad = 0
-    english, english_theirs, differ = compare_training("english", tool, documents, 4096, directory)
-    bad += differ
-    many, _, differ = compare_training("many_scripts", tool, fuzz + documents[:100], 6000, directory)
-    bad += differ
-
-    bad += compare("english corpus", tool, english, documents)
-    bad += compare("english corpus, their file", tool, english_theirs, documents[:200])
-    bad += compare("many scripts", tool, many, fuzz)
     for name, form in [
         ("alone", "{}"),
         ("twice", "{0}{0}"),
@@ -240,25 +175,22 @@ def main():
         ("before spaces", "1{}  2"),
         ("after punctuation", "!{}a"),
     ]:
-        bad += compare(f"every character {name}", tool, many, [form.format(c) for c in scalars()])
-    everything = rng.sample(scalars(), 300000)
-    bad += compare(
-        "characters at random", tool, many, ["".join(everything[i : i + 30]) for i in range(0, len(everything), 30)]
-    )
+        bad += compare(f"every character {name}", tool, path, [form.format(c) for c in scalars()])
+    return bad
 
+
+def other_patterns(tool, path, directory, texts):
     gpt2 = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     split = {"type": "Split", "pattern": {"Regex": CL100K}, "behavior": "Isolated", "invert": False}
     plain = dict(gpt2, use_regex=False)
-    bad += compare("GPT-2 pattern", tool, variant(many, directory, "gpt2", gpt2), fuzz)
-    bad += compare(
-        "GPT-4 pattern",
-        tool,
-        variant(many, directory, "gpt4", {"type": "Sequence", "pretokenizers": [split, plain]}),
-        fuzz,
-    )
-    bad += compare("no pattern", tool, variant(many, directory, "whole", plain), fuzz[:2000])
-    bad += compare("ignore_merges", tool, variant(many, directory, "ignore", None, True), fuzz)
+    gpt4 = {"type": "Sequence", "pretokenizers": [split, plain]}
+    bad = compare("GPT-2 pattern", tool, variant(path, directory, "gpt2", gpt2), texts)
+    bad += compare("GPT-4 pattern", tool, variant(path, directory, "gpt4", gpt4), texts)
+    bad += compare("no pattern", tool, variant(path, directory, "whole", plain), texts[:2000])
+    return bad + compare("ignore_merges", tool, variant(path, directory, "ignore", None, True), texts)
 
+
+def added_tokens(tool, path, directory, rng):
     added = [
         ("<a>", False, False),
         ("<a><b>", True, False),
@@ -269,20 +201,77 @@ def main():
         ("é<", True, True),
         ("<c>", False, True),
     ]
-    path = variant(many, directory, "added", None, False, added)
+    path = variant(path, directory, "added", None, False, added)
     atoms = [c for c, _, _ in added] + SPECIAL[:4] + ["<", ">", "a", " ", "\n", "b>", "é", "The"]
     texts = ["".join(rng.choice(atoms) for _ in range(rng.randrange(1, 30))) for _ in range(20000)]
-    bad += compare("added tokens, special ones read", tool, path, texts, special=True)
+    return compare("added tokens, special ones read", tool, path, texts, special=True)
 
-    start = time.time()
-    theirs(english, ["x"])
-    Tokenizer.from_file(str(english)).encode_batch(documents[:1])
-    tokenizer = Tokenizer.from_file(str(english))
-    start = time.time()
-    size = sum(len(tokenizer.encode(d, add_special_tokens=False).ids) and len(d.encode()) for d in documents[:300])
-    print(f"theirs, one thread: {size / 1e6 / (time.time() - start):.1f} MB/s")
-    print("different:", bad)
-    sys.exit(1 if bad else 0)
+
+def short(documents):
+    return [d[i : i + 100] for d in documents[::4] for i in range(0, len(d), 100)]
+
+
+def compare_speed(name, build, path, texts, directory, rounds=5):
+    """Both encode all texts on one thread, in turn; rows of a table, and whether ours is at least as fast."""
+    (directory / "texts").write_bytes(frames(texts))
+    program = build / "tests" / "parity" / "encode_speed"
+    process = subprocess.Popen([program, path, directory / "texts"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.encode_special_tokens = True
+    size, seconds = sum(len(t.encode()) for t in texts) / 1e6, ([], [])
+    for _ in range(rounds):
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        taken, count = process.stdout.readline().split()
+        start = time.perf_counter()
+        encoded = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        seconds[1].append(time.perf_counter() - start)
+        seconds[0].append(float(taken))
+        assert int(count) == sum(len(e.ids) for e in encoded), name
+    process.stdin.close()
+    process.wait()
+    ours, theirs = (size / min(s) for s in seconds)
+    return [name, f"{size:.1f}", f"{ours:.1f}", f"{theirs:.1f}", f"{ours / theirs:.2f}"], ours >= theirs
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("build", type=pathlib.Path)
+    parser.add_argument("--bytes", type=int, default=10_000_000)
+    parser.add_argument("--vocab", type=int, default=16384)
+    parser.add_argument("--corpus", type=pathlib.Path)
+    options = parser.parse_args()
+    tool = options.build / "tests" / "data" / "tokenizer_parity_tool"
+    directory = pathlib.Path(tempfile.mkdtemp())
+    rng = random.Random(7)
+    print("tokenizers", tokenizers.__version__)
+    if options.corpus:
+        text = options.corpus.read_text(encoding="utf-8")
+        documents = [text[i : i + corpus.DOCUMENT] for i in range(0, len(text), corpus.DOCUMENT)]
+    else:
+        documents, made_of = corpus.build(options.bytes)
+        print("corpus:", made_of)
+    fuzz = random_strings(rng, 20000)
+    part = documents[::4]
+    ours, theirs, bad = compare_training("corpus", tool, part, options.vocab, directory)
+    small, _, differ = compare_training("random", tool, fuzz + part[:20], 3000, directory)
+    bad += differ
+    bad += compare("corpus", tool, ours, documents)
+    bad += compare("corpus, their file", tool, theirs, documents[:200])
+    bad += compare("corpus, small vocabulary", tool, small, documents)
+    bad += compare("random strings", tool, ours, fuzz)
+    bad += compare("random strings, small vocabulary", tool, small, fuzz)
+    bad += every_character(tool, ours)
+    bad += other_patterns(tool, small, directory, fuzz[:20000] + documents[:200])
+    bad += added_tokens(tool, small, directory, rng)
+    rows, fast = [], True
+    for name, texts in [("corpus", documents), ("texts of 100 characters", short(documents))]:
+        row, at_least_equal = compare_speed(name, options.build, ours, texts, directory)
+        rows.append(row)
+        fast &= at_least_equal
+    print_table(["one thread", "MB", "ours MB/s", "theirs MB/s", "ours is faster by"], rows)
+    print(f"tokenizer: {bad} different; {'ok' if bad == 0 and fast else 'FAILED'}")
+    sys.exit(1 if bad or not fast else 0)
 
 
 if __name__ == "__main__":
