@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <utility>
 
@@ -192,9 +193,10 @@ std::vector<std::pair<std::string, double>> TimeParts(const Summary& summary, co
   }
   std::vector<std::pair<std::string, double>> parts;
   if (timed) {
-    constexpr const char* kNames[kTimeCategories] = {"matrix products",  "expert products", "attention",
-                                                     "norms, positions", "SwiGLU",          "routing, dispatch",
-                                                     "embedding, loss",  "optimizer",       "copies, zeroing"};
+    constexpr const char* kNames[] = {"matrix products", "expert products",   "attention",       "norms, positions",
+                                      "SwiGLU",          "routing, dispatch", "embedding, loss", "optimizer",
+                                      "copies, zeroing", "quantisation"};
+    static_assert(std::size(kNames) == kTimeCategories);
     for (int i = 0; i < kTimeCategories; ++i) parts.emplace_back(kNames[i], time.seconds[i]);
   } else {
     parts = {{"forward", forward}, {"backward", backward}, {"optimizer", optimizer}};
