@@ -62,7 +62,6 @@ void CheckFp8(const GemmCall& call) {
   CHECK(fp8.b_type == DType::kE4M3 || fp8.b_type == DType::kE5M2);
   CHECK_GE(fp8.how.interval, 1);
   CHECK_LE(fp8.how.interval, kGemmBlockDwords);
-  CHECK(!fp8.how.hopper);
   const int64_t a_tile = call.layout == GemmLayout::kTN ? fp8.a.tile.rows : fp8.a.tile.cols;
   const int64_t b_tile = call.layout == GemmLayout::kNT ? fp8.b.tile.cols : fp8.b.tile.rows;
   CHECK(a_tile % fp8.how.interval == 0 || a_tile >= call.k);
@@ -135,6 +134,9 @@ TileOut BlockOut(const GemmCall& call, const GemmPart& part, float* partial, boo
     out.partial_stride = call.ldc;
   }
   if (!first) out.earlier = out.partial;
+  const auto smallest = [](DType type) { return type == DType::kE4M3 ? 0x1p-6f : 0x1p-14f; };
+  out.a_smallest = smallest(call.in_type);
+  out.b_smallest = smallest(call.fp8.b_type);
   out.earlier_stride = out.partial_stride;
   return out;
 }
@@ -216,11 +218,14 @@ CpuGemm::CpuGemm(ThreadPool* pool, Isa isa) : pool_(pool), isa_(isa), level_(Ker
 
 CpuGemm::Kernels CpuGemm::KernelsFor(const GemmCall& call) const {
   if (call.in_type == DType::kF32) return {level_.f32, level_.f32.pack};
-  Kernels kernels = {level_.bf16, level_.bf16.pack};
-  if (IsQuantised(call.in_type)) {
-    kernels.pack = call.in_type == DType::kE4M3 ? level_.e4m3 : level_.e5m2;
-    kernels.pack_b = call.fp8.b_type == DType::kE4M3 ? level_.e4m3 : level_.e5m2;
-  }
+  if (!IsQuantised(call.in_type)) return {level_.bf16, level_.bf16.pack};
+  const bool short_sums = call.fp8.how.hopper;
+  Kernels kernels = {short_sums ? level_.f32 : level_.bf16, nullptr};
+  if (short_sums) kernels.micro = level_.short_micro;
+  const PackTable* e4m3 = short_sums ? level_.e4m3_floats : level_.e4m3;
+  const PackTable* e5m2 = short_sums ? level_.e5m2_floats : level_.e5m2;
+  kernels.pack = call.in_type == DType::kE4M3 ? e4m3 : e5m2;
+  kernels.pack_b = call.fp8.b_type == DType::kE4M3 ? e4m3 : e5m2;
   return kernels;
 }
 

@@ -9,8 +9,13 @@ const LevelKernels& Avx512Bf16GemmKernels() {
   static constexpr PackTable kPackPairs = MakePackTable<Bf16PairSource>();
   static constexpr PackTable kPackE4M3 = MakePackTable<Fp8PairSource<E4M3Format>>();
   static constexpr PackTable kPackE5M2 = MakePackTable<Fp8PairSource<E5M2Format>>();
-  static const LevelKernels kLevel = {
-      Avx512GemmKernels().f32, {14, 2, 2, &kPairs, &kPackPairs}, &kPackE4M3, &kPackE5M2};
+  static const LevelKernels kLevel = [] {
+    LevelKernels level = Avx512GemmKernels();
+    level.bf16 = {14, 2, 2, &kPairs, &kPackPairs};
+    level.e4m3 = &kPackE4M3;
+    level.e5m2 = &kPackE5M2;
+    return level;
+  }();
   return kLevel;
 }
 

@@ -48,6 +48,8 @@ struct TileOut {
   int columns;  // valid columns of the panel; the others are computed and dropped
   const float* row_scales;
   const float* column_scales;  // readable for a whole panel
+  // The short accumulator needs the smallest normal numbers of A's and B's formats.
+  float a_smallest, b_smallest;
 
   // The same, `row` rows down and `column` columns to the right.
   [[gnu::always_inline]] TileOut At(int64_t row, int64_t column) const {
@@ -104,6 +106,10 @@ struct LevelKernels {
   // other way round: vdpbf16ps adds the product of the upper halves first, and so every level adds in the order of k.
   const PackTable* e4m3;
   const PackTable* e5m2;
+  // For Hopper's short accumulator they are decoded into floats; tiles as those of f32.
+  const MicroTable* short_micro;
+  const PackTable* e4m3_floats;
+  const PackTable* e5m2_floats;
 };
 const LevelKernels& PortableGemmKernels();
 const LevelKernels& Avx2GemmKernels();

@@ -16,7 +16,8 @@
 //   Transpose16(rows)                  16 x 16 in place
 //   I32x16                             sixteen 32-bit integers: + - & | on them, AllOf(x) broadcasts, Less is signed,
 //                                      ShiftLeft<n> ShiftRight<n> (zeros enter), BitsOf(v) and FloatOf(i) reinterpret,
-//                                      LoadU8N(p, n) StoreU8N(p, i, n)  bytes <-> integers (the low eight bits)
+//                                      LoadU8N(p, n) StoreU8N(p, i, n)  bytes <-> integers (the low eight bits),
+//                                      Truncate(v) toward zero, of a NaN anything; ToFloat(i)
 #pragma once
 
 #include <cstddef>

@@ -124,6 +124,8 @@ inline I32x16 Select(Mask m, I32x16 a, I32x16 b) {
   return {_mm256_blendv_epi8(b.lo, a.lo, _mm256_castps_si256(m.lo)),
           _mm256_blendv_epi8(b.hi, a.hi, _mm256_castps_si256(m.hi))};
 }
+inline I32x16 Truncate(F32x16 a) { return {_mm256_cvttps_epi32(a.lo), _mm256_cvttps_epi32(a.hi)}; }
+inline F32x16 ToFloat(I32x16 a) { return {_mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)}; }
 inline I32x16 LoadU8N(const uint8_t* p, int n) {
   __m128i all = _mm_setzero_si128();
   if (n == 16) {

@@ -100,6 +100,8 @@ inline I32x16 ShiftRight(I32x16 a) {
 }
 inline Mask Less(I32x16 a, I32x16 b) { return _mm512_cmplt_epi32_mask(a.v, b.v); }
 inline I32x16 Select(Mask m, I32x16 a, I32x16 b) { return {_mm512_mask_blend_epi32(m, b.v, a.v)}; }
+inline I32x16 Truncate(F32x16 a) { return {_mm512_cvttps_epi32(a.v)}; }
+inline F32x16 ToFloat(I32x16 a) { return {_mm512_cvtepi32_ps(a.v)}; }
 inline I32x16 LoadU8N(const uint8_t* p, int n) { return {_mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(FirstN(n), p))}; }
 inline void StoreU8N(uint8_t* p, I32x16 a, int n) { _mm512_mask_cvtepi32_storeu_epi8(p, FirstN(n), a.v); }
 

@@ -152,6 +152,13 @@ inline Mask Less(const I32x16& a, const I32x16& b) {
 inline I32x16 Select(const Mask& m, const I32x16& a, const I32x16& b) {
   return MakeIntegers([&](int i) { return m.v[i] ? a.v[i] : b.v[i]; });
 }
+inline I32x16 Truncate(const F32x16& a) {
+  return MakeIntegers(
+      [&](int i) { return a.v[i] == a.v[i] ? static_cast<uint32_t>(static_cast<int32_t>(a.v[i])) : 0u; });
+}
+inline F32x16 ToFloat(const I32x16& a) {
+  return MakeLanes([&](int i) { return static_cast<float>(static_cast<int32_t>(a.v[i])); });
+}
 inline I32x16 LoadU8N(const uint8_t* p, int n) {
   return MakeIntegers([&](int i) { return i < n ? uint32_t{p[i]} : 0u; });
 }

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <vector>
 
 #include "kernels/operations.h"
 #include "kernels/tensor.h"
@@ -76,15 +77,54 @@ struct Fp8Term {
   double a, b;
   float scale_a, scale_b;
 };
+// The short accumulator by the words of docs/numerics.md: `terms` are at most 32 products. Exponents are those of the
+// operands' formats, so a subnormal operand has its format's least one and a fraction below 1.
+struct ShortTerm {
+  double a, b;
+  DType a_type, b_type;
+};
+inline int ExponentOf(DType dtype, double x) {
+  int exponent = 0;
+  std::frexp(x, &exponent);
+  return std::max(exponent - 1, 1 - FormatOf(dtype).bias);
+}
+inline double TruncateTo(double x, int last_place) {
+  return std::ldexp(std::trunc(std::ldexp(x, -last_place)), last_place);
+}
+
+inline float AddShort(float accumulator, const std::vector<ShortTerm>& terms) {
+  int largest = -1000;
+  double exact = accumulator;
+  if (accumulator != 0) largest = std::ilogb(accumulator);
+  for (const ShortTerm& t : terms) {
+    exact += t.a * t.b;
+    if (t.a * t.b != 0) largest = std::max(largest, ExponentOf(t.a_type, t.a) + ExponentOf(t.b_type, t.b));
+  }
+  if (std::isnan(exact) || largest == -1000) return static_cast<float>(exact);
+  double sum = TruncateTo(accumulator, largest - 13);
+  for (const ShortTerm& t : terms) sum += TruncateTo(t.a * t.b, largest - 13);
+  return sum == 0 ? 0.0f : static_cast<float>(TruncateTo(sum, std::ilogb(sum) - 13));
+}
+
 template <typename TermAt>
-Fp8Dot Fp8Element(int64_t k, int64_t interval, TermAt term_at) {
+Fp8Dot Fp8Element(int64_t k, const Fp8Accumulation& how, DType a_type, DType b_type, TermAt term_at) {
   Fp8Dot dot;
-  for (int64_t start = 0; start < k; start += interval) {
+  for (int64_t start = 0; start < k; start += how.interval) {
     float sum = 0;
     Fp8Term term = {};
-    for (int64_t p = start; p < std::min(k, start + interval); ++p) {
+    std::vector<ShortTerm> group;
+    const int64_t end = std::min(k, start + how.interval);
+    for (int64_t p = start; p < end; ++p) {
       term = term_at(p);
-      sum = std::fma(static_cast<float>(term.a), static_cast<float>(term.b), sum);
+      if (how.hopper) {
+        group.push_back({term.a, term.b, a_type, b_type});
+        if (group.size() == 32 || p + 1 == end) {
+          sum = AddShort(sum, group);
+          group.clear();
+        }
+      } else {
+        sum = std::fma(static_cast<float>(term.a), static_cast<float>(term.b), sum);
+      }
       const double product = term.a * term.b * term.scale_a * term.scale_b;
       dot.value += product;
       dot.magnitude += std::abs(product);
