@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/status_macros.h"
+#include "configs/print.h"
 
 namespace shoestring {
 namespace {
@@ -27,6 +28,13 @@ std::string ConfigPath(const std::string& run_directory) { return JoinPath(run_d
 
 std::string CheckpointDirectory(const std::string& run_directory, const config::RunConfig& config) {
   return config.checkpoint().has_directory() ? config.checkpoint().directory() : JoinPath(run_directory, "checkpoints");
+}
+
+std::string RunConfigText(const config::RunConfig& config) {
+  config::RunConfig resolved = config;
+  config::FillDefaults(resolved);
+  return absl::StrCat("# numerics ", config::NumericsHash(resolved), "\n# run ", config::RunHash(resolved), "\n",
+                      config::CanonicalText(resolved));
 }
 
 std::string AttemptName(int64_t generation) { return absl::StrFormat("attempt_%03d", generation); }

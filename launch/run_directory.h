@@ -14,6 +14,8 @@ namespace shoestring {
 std::string ConfigPath(const std::string& run_directory);
 // checkpoint.directory of the config, or checkpoints/ in the run directory.
 std::string CheckpointDirectory(const std::string& run_directory, const config::RunConfig& config);
+// What config.textproto says of a run: its two hashes as comments, then every setting with its default.
+std::string RunConfigText(const config::RunConfig& config);
 // "attempt_000"
 std::string AttemptName(int64_t generation);
 

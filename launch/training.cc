@@ -14,7 +14,6 @@
 #include "base/clock.h"
 #include "base/file_system.h"
 #include "base/status_macros.h"
-#include "configs/print.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/gemm_peak.h"
 #include "kernels/cpu/thread_pool.h"
@@ -125,11 +124,7 @@ absl::Status WriteRunFiles(const TrainRequest& request, Session& session) {
   RETURN_IF_ERROR(RemoveLeftovers(session.fs, session.checkpoints));
   RETURN_IF_ERROR(CreateDirectoriesDurably(session.fs, request.run_directory));
   ASSIGN_OR_RETURN(session.generation, BeginAttempt(session.fs, request.run_directory));
-  config::RunConfig resolved = request.config;
-  config::FillDefaults(resolved);
-  const std::string text = absl::StrCat("# numerics ", config::NumericsHash(resolved), "\n# run ",
-                                        config::RunHash(resolved), "\n", config::CanonicalText(resolved));
-  RETURN_IF_ERROR(WriteFileDurably(session.fs, ConfigPath(request.run_directory), text));
+  RETURN_IF_ERROR(WriteFileDurably(session.fs, ConfigPath(request.run_directory), RunConfigText(request.config)));
   const std::string logs = JoinPath(JoinPath(request.run_directory, AttemptName(session.generation)), "logs");
   ASSIGN_OR_RETURN(session.log, RunLog::Create(session.fs, JoinPath(logs, "rank_00000.log")));
   return absl::OkStatus();
