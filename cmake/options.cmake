@@ -10,6 +10,11 @@ if(SHOESTRING_SANITIZE)
                                                       -fno-sanitize-recover=all)
   target_link_options(shoestring_options INTERFACE -fsanitize=${SHOESTRING_SANITIZE})
 endif()
+if(SHOESTRING_FUZZ)
+  # Coverage for libFuzzer. Clang knows neither all of GCC's warnings nor its loop pragmas.
+  target_compile_options(shoestring_options INTERFACE -fsanitize=fuzzer-no-link -Wno-unknown-warning-option
+                                                      -Wno-unknown-pragmas -Wno-pass-failed)
+endif()
 
 # shoestring_library(NAME SOURCES ... DEPS ...): one static library a folder, sources listed by name.
 function(shoestring_library name)
