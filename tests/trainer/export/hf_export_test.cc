@@ -249,6 +249,39 @@ TEST(HfExportTest, FromACheckpoint) {
   EXPECT_THAT(std::string(no_ema.message()), HasSubstr("holds no ema of"));
 }
 
+TEST(HfExportTest, ContextExtensionIsThatOfThePhaseBehindTheCheckpoint) {
+  const std::string phase = "train.phase[0].yarn.";
+  const config::RunConfig run = SmallConfig({phase + "factor=4", phase + "original_length=64", phase + "beta_fast=32",
+                                             phase + "beta_slow=1", phase + "mscale=1", phase + "mscale_all_dim=1"});
+  Weights weights(run.model());
+  weights.Fill();
+  // Before the first step; in the phase; after it, with no phase to come.
+  for (const auto& [next_phase, phase_step] : {std::pair<int, int>{0, 0}, {0, 5}, {run.train().phase_size(), 0}}) {
+    Snapshot snapshot;
+    snapshot.header.set_config_textproto(config::CanonicalText(run));
+    snapshot.header.set_phase(next_phase);
+    snapshot.header.set_phase_step(phase_step);
+    for (const Parameter& p : weights.table) {
+      snapshot.tensors.push_back({p.trained ? StateKind::kWeights : StateKind::kBias,
+                                  p.name,
+                                  {p.stack * p.rows, p.cols},
+                                  weights.views[p.name]});
+    }
+    const TempDir dir;
+    const auto saved = SaveCheckpoint(Fs(), dir.File("checkpoints"), snapshot);
+    ASSERT_TRUE(saved.ok()) << saved.status();
+    const absl::Status exported =
+        ExportCheckpointHf(Fs(), saved->path, StateKind::kWeights, dir.File("hf"), {}).status();
+    ASSERT_TRUE(exported.ok()) << exported;
+    const auto json = nlohmann::json::parse(*ReadFile(Fs(), dir.File("hf/config.json")));
+    const bool trained = next_phase > 0 || phase_step > 0;
+    ASSERT_EQ(json["rope_scaling"].is_object(), trained);
+    if (trained) {
+      EXPECT_EQ(json["rope_scaling"]["factor"], 4);
+    }
+  }
+}
+
 TEST(HfExportTest, TheTokenizerComesAlong) {
   const config::ModelConfig model = SmallConfig().model();
   Weights weights(model);
