@@ -40,7 +40,7 @@
 namespace shoestring {
 namespace {
 
-constexpr int kRoundsAtStart = 10, kRoundsBetweenSteps = 3;  // of measuring the peak
+constexpr int kRoundsAtStart = 5, kRoundsBetweenSteps = 1;  // of measuring the peak
 
 // Everything that a start holds; members in the order of their needs.
 struct Session {
