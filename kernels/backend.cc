@@ -1,96 +1,22 @@
 // The public half of every backend: checks what an operation is handed, counts its work, calls the private body.
 #include "kernels/backend.h"
 
-#include <string>
-
-#include "absl/strings/str_cat.h"
-#include "absl/strings/string_view.h"
+#include "kernels/checker.h"
 
 namespace shoestring {
 namespace {
 
-using Types = uint32_t;  // a set of dtypes
-constexpr Types Only(DType dtype) { return Types{1} << static_cast<int>(dtype); }
-constexpr Types kF32 = Only(DType::kF32);
-constexpr Types kF64 = Only(DType::kF64);
-constexpr Types kI32 = Only(DType::kI32);
-constexpr Types kI64 = Only(DType::kI64);
-constexpr Types kFp8 = Only(DType::kE4M3) | Only(DType::kE5M2);
-constexpr Types kQuantised = kFp8 | Only(DType::kE5M6);
-constexpr Types kAct = kF32 | Only(DType::kBF16);
-constexpr int64_t kAny = -1;  // any number of rows or columns
-
-std::string Describe(Types types, int64_t rows, int64_t cols) {
-  std::string out;
-  for (int i = 0; i <= static_cast<int>(DType::kU8); ++i) {
-    if ((types >> i & 1) != 0) absl::StrAppend(&out, out.empty() ? "" : "|", Name(static_cast<DType>(i)));
-  }
-  const auto extent = [](int64_t n) { return n == kAny ? std::string("any") : absl::StrCat(n); };
-  return absl::StrCat(out, " [", extent(rows), ", ", extent(cols), "]");
-}
-
-// Checks the tensors of one call; a failure names the operation, the tensor, what it is and what it must be.
-class Checker {
- public:
-  Checker(const Backend& backend, const char* op) : backend_(backend), op_(op) {}
-
-  void Tensor(const char* name, const ConstView& x, Types types, int64_t rows, int64_t cols) const {
-    const bool fits = (types & Only(x.dtype)) != 0 && (rows == kAny || rows == x.rows) &&
-                      (cols == kAny || cols == x.cols) && (x.data != nullptr || x.elements() == 0);
-    if (!fits) {
-      const char* null = x.data == nullptr ? ", null" : "";
-      Fail(absl::StrCat(name, " is ", Describe(Only(x.dtype), x.rows, x.cols), null, ", must be ",
-                        Describe(types, rows, cols)));
-    }
-    if (!backend_.Supports(x.dtype)) {
-      Fail(absl::StrCat(name, " is ", Name(x.dtype), ", which backend ", backend_.name(), " does not support"));
-    }
-  }
-
-  // A tensor that may be left out.
-  void Optional(const char* name, const ConstView& x, Types types, int64_t rows, int64_t cols) const {
-    if (x) Tensor(name, x, types, rows, cols);
-  }
-
-  // Values and, exactly if they are of a quantised type, scales: `scale_rows` of them, by default those of a matrix.
-  template <typename ViewType>
-  void WithScales(const char* name, const BasicOperand<ViewType>& x, Types types, int64_t rows, int64_t cols,
-                  int64_t scale_rows = kAny) const {
-    Tensor(name, x.values, types, rows, cols);
-    const Tile& tile = x.tile;
-    if (!x.quantised()) {
-      if (x.scales) Fail(absl::StrCat(name, " has scales but is ", Name(x.values.dtype)));
-      return;
-    }
-    if (!x.scales || tile.rows <= 0 || tile.cols <= 0) {
-      Fail(absl::StrCat(name, " is ", Name(x.values.dtype), " without scales"));
-    }
-    Tensor("its scales", x.scales, kF32, scale_rows == kAny ? ScaleRows(tile, x.values.rows) : scale_rows,
-           ScaleColumns(tile, x.values.cols));
-  }
-
-  // Tokens of a grouped operation: tiles of one row, or tiles that start anew at each segment.
-  template <typename ViewType>
-  void Grouped(const char* name, const BasicOperand<ViewType>& x, Types types, int64_t rows, int64_t cols,
-               int64_t groups) const {
-    WithScales(name, x, types, rows, cols, x.tile.rows > 1 ? SegmentScaleRows(x.tile, rows, groups) : kAny);
-  }
-
-  void Contiguous(const char* name, const ConstView& x) const {
-    if (!x.contiguous()) Fail(absl::StrCat(name, " must be contiguous"));
-  }
-
-  void Require(bool holds, absl::string_view what) const {
-    if (!holds) Fail(what);
-  }
-
- private:
-  [[noreturn]] void Fail(absl::string_view what) const {
-    internal::CheckFailed(__FILE__, __LINE__, absl::StrCat(op_, ": ", what));
-  }
-  const Backend& backend_;
-  const char* op_;
-};
+using checks::Checker;
+using checks::kAct;
+using checks::kAny;
+using checks::kF32;
+using checks::kF64;
+using checks::kFp8;
+using checks::kI32;
+using checks::kI64;
+using checks::kQuantised;
+using checks::Only;
+using checks::Types;
 
 struct Extents {
   int64_t rows, cols;
@@ -134,7 +60,7 @@ void CheckSwiGlu(const Checker& check, const SwiGluArgs& args) {
 
 }  // namespace
 
-// --- memory ----------------------------------------------------------------------------------------------------------
+// --- memory ---------------------------------------------------------------------------------------------------------
 
 void Backend::Zero(Stream& stream, View x) {
   Checker(*this, "Zero").Tensor("x", x, ~Types{0}, kAny, kAny);
@@ -171,7 +97,7 @@ void Backend::Add(Stream& stream, ConstView a, ConstView b, View y) {
   DoAdd(stream, a, b, y);
 }
 
-// --- number formats --------------------------------------------------------------------------------------------------
+// --- number formats -------------------------------------------------------------------------------------------------
 
 void Backend::Quantize(Stream& stream, const QuantizeArgs& args) {
   const Checker check(*this, "Quantize");
@@ -202,7 +128,7 @@ void Backend::Dequantize(Stream& stream, Operand x, View y, int64_t stack, Const
   DoDequantize(stream, x, y, stack, offsets);
 }
 
-// --- matrix products -------------------------------------------------------------------------------------------------
+// --- matrix products ------------------------------------------------------------------------------------------------
 
 void Backend::Gemm(Stream& stream, GemmLayout layout, Operand a, Operand b, View c, bool accumulate,
                    const Fp8Accumulation& how) {
@@ -250,8 +176,7 @@ void Backend::CountGemm(const Operand& a, int64_t flops) {
   if (a.quantised()) work_.fp8_gemm_flops += flops;
 }
 
-// --- norms, positions, attention, activation
-// -----------------------------------------------------------------------------
+// --- norms, positions, attention, activation ------------------------------------------------------------------------
 
 void Backend::RmsNorm(Stream& stream, const RmsNormArgs& args) {
   const Checker check(*this, "RmsNorm");
@@ -353,8 +278,7 @@ void Backend::SwiGluBackward(Stream& stream, const SwiGluArgs& args, ConstView d
   DoSwiGluBackward(stream, args, dy, d_gate_up, d_row_weight);
 }
 
-// --- router and exchange of tokens
-// -----------------------------------------------------------------------------------------
+// --- router and exchange of tokens ----------------------------------------------------------------------------------
 
 void Backend::Gate(Stream& stream, const GateArgs& args, const GateResult& result) {
   const Checker check(*this, "Gate");
@@ -443,8 +367,7 @@ void Backend::CombineRows(Stream& stream, const CombineArgs& args, View out) {
   DoCombineRows(stream, args, out);
 }
 
-// --- ends of the model
-// -----------------------------------------------------------------------------------------------------
+// --- ends of the model ----------------------------------------------------------------------------------------------
 
 void Backend::Embedding(Stream& stream, ConstView ids, ConstView table, View x) {
   const Checker check(*this, "Embedding");
@@ -478,8 +401,7 @@ void Backend::SumRows(Stream& stream, ConstView x, View sum) {
   DoSumRows(stream, x, sum);
 }
 
-// --- optimizer
-// -------------------------------------------------------------------------------------------------------------
+// --- optimizer ------------------------------------------------------------------------------------------------------
 
 void Backend::SquaredNorm(Stream& stream, ConstView x, View block_sums) {
   const Checker check(*this, "SquaredNorm");

@@ -72,8 +72,7 @@ class Backend {
   void GroupedGemm(Stream& stream, GemmLayout layout, const Segments& segments, Operand a, Operand b, View c,
                    bool accumulate = false, const Fp8Accumulation& how = {});
 
-  // --- norms, positions, attention, activation
-  // ------------------------------------------------------------------------
+  // --- norms, positions, attention, activation ----------------------------------------------------------------------
   void RmsNorm(Stream& stream, const RmsNormArgs& args);
   void RmsNormBackwardInput(Stream& stream, const RmsNormBackwardInputArgs& args);
   void RmsNormBackwardWeight(Stream& stream, const RmsNormBackwardWeightArgs& args);
@@ -84,8 +83,7 @@ class Backend {
   void SwiGlu(Stream& stream, const SwiGluArgs& args, MutableOperand y);
   void SwiGluBackward(Stream& stream, const SwiGluArgs& args, ConstView dy, View d_gate_up, View d_row_weight);
 
-  // --- router and exchange of tokens
-  // ------------------------------------------------------------------------------------
+  // --- router and exchange of tokens --------------------------------------------------------------------------------
   void Gate(Stream& stream, const GateArgs& args, const GateResult& result);
   void GateBackward(Stream& stream, const GateArgs& args, const GateBackwardArgs& grads);
   void SequenceBalance(Stream& stream, const SequenceBalanceArgs& args);
@@ -95,15 +93,13 @@ class Backend {
   void ScatterChosen(Stream& stream, ConstView row_values, ConstView slot_row, View chosen_values);
   void CombineRows(Stream& stream, const CombineArgs& args, View out);
 
-  // --- ends of the model
-  // ------------------------------------------------------------------------------------------------
+  // --- ends of the model --------------------------------------------------------------------------------------------
   void Embedding(Stream& stream, ConstView ids, ConstView table, View x);
   void EmbeddingBackward(Stream& stream, ConstView ids, ConstView dx, View d_table);
   void CrossEntropy(Stream& stream, const CrossEntropyArgs& args);
   void SumRows(Stream& stream, ConstView x, View sum);
 
-  // --- optimizer
-  // --------------------------------------------------------------------------------------------------------
+  // --- optimizer ----------------------------------------------------------------------------------------------------
   void SquaredNorm(Stream& stream, ConstView x, View block_sums);
   void AdamW(Stream& stream, const AdamWArgs& args);
   void Ema(Stream& stream, ConstView weights, double decay, View ema);

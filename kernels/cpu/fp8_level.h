@@ -16,12 +16,10 @@ struct SmallFormat {
   static constexpr int kBias = (1 << (kExponentBits - 1)) - 1;
   static constexpr uint32_t kLargestCode = kLargest;  // without sign
   static constexpr uint32_t kNanCode = (1u << kSignShift) - 1;
-  // Bits of f32 numbers: the format's smallest normal number, its largest one, and the one whose last place is the
-  // format's smallest step.
+  // Bits of f32 numbers: the format's smallest normal number and its largest one.
   static constexpr uint32_t kSmallestNormal = static_cast<uint32_t>(128 - kBias) << 23;
   static constexpr uint32_t kLargestBits =
       (kLargestCode << (23 - kFraction)) + (static_cast<uint32_t>(127 - kBias) << 23);
-  static constexpr uint32_t kStepBits = static_cast<uint32_t>(128 - kBias - kFraction + 23) << 23;
 };
 using E4M3Format = SmallFormat<4, 3, 0x7e>;
 using E5M2Format = SmallFormat<5, 2, 0x7b>;
@@ -42,22 +40,24 @@ inline F32x16 DecodeSmall(I32x16 code) {
 }
 
 // The codes nearest to v, ties to even; saturates. Every NaN becomes kNanCode.
+//
+// With 2^e the power of two below |v|, or the smallest normal number if that is larger, the code is the number of steps
+// of 2^(e - fraction bits) in |v|, plus e's distance from the least exponent in its field; a carry does what it should.
 template <typename Format>
 inline I32x16 EncodeSmall(F32x16 v) {
   constexpr int kDropped = 23 - Format::kFractionBits;
   const I32x16 bits = BitsOf(v);
-  const I32x16 sign = ShiftLeft<Format::kSignShift>(ShiftRight<31>(bits));
   const I32x16 magnitude = bits & AllOf(0x7fffffffu);
   const F32x16 limited = Min(FloatOf(magnitude), FloatOf(AllOf(Format::kLargestBits)));
-  const I32x16 m = BitsOf(limited);
-  const I32x16 odd = ShiftRight<kDropped>(m) & AllOf(1);
-  const I32x16 rounded = ShiftRight<kDropped>(m + odd + AllOf((1u << (kDropped - 1)) - 1));
-  const I32x16 normal = rounded - AllOf(static_cast<uint32_t>(127 - Format::kBias) << Format::kFractionBits);
-  // Adding a number whose last place is the format's smallest step lets the hardware round.
-  const I32x16 step = AllOf(Format::kStepBits);
-  const I32x16 subnormal = BitsOf(limited + FloatOf(step)) - step;
-  const I32x16 code = sign | Select(Less(m, AllOf(Format::kSmallestNormal)), subnormal, normal);
-  return Select(Less(AllOf(0x7f800000u), magnitude), AllOf(Format::kNanCode), code);
+  const I32x16 power =
+      BitsOf(Max(FloatOf(BitsOf(limited) & AllOf(0x7f800000u)), FloatOf(AllOf(Format::kSmallestNormal))));
+  // Adding a number whose last place is the step lets the hardware round.
+  const F32x16 last_place = FloatOf(power + AllOf(static_cast<uint32_t>(kDropped) << 23));
+  const I32x16 steps = BitsOf(limited + last_place) - power;
+  constexpr uint32_t kLeast = (static_cast<uint32_t>(kDropped) << 23) + (Format::kSmallestNormal >> kDropped);
+  const I32x16 code = steps + (ShiftRight<kDropped>(power) - AllOf(kLeast));
+  const I32x16 sign = ShiftRight<31 - Format::kSignShift>(bits) & AllOf(1u << Format::kSignShift);
+  return Select(Less(AllOf(0x7f800000u), magnitude), AllOf(Format::kNanCode), code | sign);
 }
 
 #if defined(__AVX512BF16__)

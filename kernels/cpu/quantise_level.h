@@ -9,26 +9,22 @@ inline namespace SHOESTRING_SIMD_LEVEL {
 
 // Two codes of twelve bits share three bytes, the first in the low bits; `column` and n are even.
 inline void StorePairs(uint8_t* row, int64_t column, I32x16 codes, int n) {
-  float lanes[kLanes];
-  uint32_t code[kLanes];
-  Store(lanes, FloatOf(codes));
-  __builtin_memcpy(code, lanes, sizeof(code));
   uint8_t* to = row + column / 2 * 3;
-  for (int i = 0; i < n; i += 2, to += 3) {
-    const uint32_t pair = code[i] | code[i + 1] << 12;
-    to[0] = static_cast<uint8_t>(pair);
-    to[1] = static_cast<uint8_t>(pair >> 8);
-    to[2] = static_cast<uint8_t>(pair >> 16);
-  }
+  if (n == kLanes) return StoreU12(to, codes);
+  uint8_t all[kLanes / 2 * 3];
+  StoreU12(all, codes);
+  __builtin_memcpy(to, all, n / 2 * 3);
 }
 
 // `column` may be odd.
 inline I32x16 LoadPairs(const uint8_t* row, int64_t column, int n) {
+  const uint8_t* from = row + column / 2 * 3;
+  if (n == kLanes && column % 2 == 0) return LoadU12(from);
   float lanes[kLanes];
   uint32_t code[kLanes] = {};
   for (int i = 0; i < n; ++i) {
-    const uint8_t* from = row + (column + i) / 2 * 3;
-    code[i] = (column + i) % 2 == 0 ? from[0] | (from[1] & 15u) << 8 : from[1] >> 4 | uint32_t{from[2]} << 4;
+    const uint8_t* pair = row + (column + i) / 2 * 3;
+    code[i] = (column + i) % 2 == 0 ? pair[0] | (pair[1] & 15u) << 8 : pair[1] >> 4 | uint32_t{pair[2]} << 4;
   }
   __builtin_memcpy(lanes, code, sizeof(code));
   return BitsOf(Load(lanes));
@@ -120,20 +116,18 @@ inline void QuantiseTile(const QuantiseLoop& loop, const Source& x, int64_t row,
 template <typename Format, int kVectors, typename Source>
 inline void QuantiseColumns(const QuantiseLoop& loop, const Source& x, int64_t row, int64_t end, int64_t column, int n,
                             float* scales) {
-  F32x16 scale[kVectors];
-  for (int v = 0; v < kVectors; ++v) scale[v] = Zero();
+  F32x16 largest[kVectors];
+  for (int v = 0; v < kVectors; ++v) largest[v] = Zero();
   for (int64_t r = row; r < end; ++r) {
-    for (int v = 0; v < kVectors; ++v) scale[v] = Max(Magnitude(x.Load(r, column + v * kLanes, n)), scale[v]);
+    for (int v = 0; v < kVectors; ++v) largest[v] = Max(Magnitude(x.Load(r, column + v * kLanes, n)), largest[v]);
   }
   for (int v = 0; v < kVectors; ++v) {
-    scale[v] = ScalesOf<Format>(scale[v], loop.power_of_two);
-    StoreN(scales + column + v * kLanes, scale[v], n);
-  }
-  for (int64_t r = row; r < end; ++r) {
-    uint8_t* codes = loop.y.codes + r * loop.y.stride;
-    for (int v = 0; v < kVectors; ++v) {
-      const int64_t at = column + v * kLanes;
-      StoreCodes<Format>(codes, at, EncodeSmall<Format>(x.Load(r, at, n) / scale[v]), n);
+    const int64_t at = column + v * kLanes;
+    const F32x16 scale = ScalesOf<Format>(largest[v], loop.power_of_two);
+    StoreN(scales + at, scale, n);
+    uint8_t* codes = loop.y.codes + row * loop.y.stride;
+    for (int64_t r = row; r < end; ++r, codes += loop.y.stride) {
+      StoreCodes<Format>(codes, at, EncodeSmall<Format>(x.Load(r, at, n) / scale), n);
     }
   }
 }

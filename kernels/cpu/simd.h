@@ -17,6 +17,7 @@
 //   I32x16                             sixteen 32-bit integers: + - & | on them, AllOf(x) broadcasts, Less is signed,
 //                                      ShiftLeft<n> ShiftRight<n> (zeros enter), BitsOf(v) and FloatOf(i) reinterpret,
 //                                      LoadU8N(p, n) StoreU8N(p, i, n)  bytes <-> integers (the low eight bits),
+//                                      LoadU12(p) StoreU12(p, i)  sixteen times twelve bits in 24 bytes,
 //                                      Truncate(v) toward zero, of a NaN anything; ToFloat(i)
 #pragma once
 

@@ -103,7 +103,33 @@ inline I32x16 Select(Mask m, I32x16 a, I32x16 b) { return {_mm512_mask_blend_epi
 inline I32x16 Truncate(F32x16 a) { return {_mm512_cvttps_epi32(a.v)}; }
 inline F32x16 ToFloat(I32x16 a) { return {_mm512_cvtepi32_ps(a.v)}; }
 inline I32x16 LoadU8N(const uint8_t* p, int n) { return {_mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(FirstN(n), p))}; }
-inline void StoreU8N(uint8_t* p, I32x16 a, int n) { _mm512_mask_cvtepi32_storeu_epi8(p, FirstN(n), a.v); }
+inline void StoreU8N(uint8_t* p, I32x16 a, int n) {
+  const __m128i bytes =
+      _mm512_cvtepi32_epi8(a.v);  // in a register first: the form that stores is slow on some machines
+  if (n == 16) return _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
+  _mm_mask_storeu_epi8(p, FirstN(n), bytes);
+}
+
+// Words of twelve bits each, from bytes (0, 1), (1, 2), (3, 4), (4, 5), ...
+inline __m256i U12Words(const uint8_t* p) {
+  const __m128i low = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  const __m128i high = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 8));  // starts four bytes early
+  const __m128i order = _mm_setr_epi8(0, 1, 1, 2, 3, 4, 4, 5, 6, 7, 7, 8, 9, 10, 10, 11);
+  const __m256i words =
+      _mm256_set_m128i(_mm_shuffle_epi8(high, _mm_add_epi8(order, _mm_set1_epi8(4))), _mm_shuffle_epi8(low, order));
+  return _mm256_blend_epi16(_mm256_and_si256(words, _mm256_set1_epi16(0xfff)), _mm256_srli_epi16(words, 4), 0xaa);
+}
+inline void StoreU12Words(uint8_t* p, __m256i words) {
+  const __m256i pairs = _mm256_madd_epi16(words, _mm256_set1_epi32(4096 << 16 | 1));  // even + 4096 * odd
+  const __m256i order =
+      _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1));
+  const __m256i packed = _mm256_shuffle_epi8(pairs, order);
+  const __m128i low = _mm256_castsi256_si128(packed), high = _mm256_extracti128_si256(packed, 1);
+  __builtin_memcpy(p, &low, 12);
+  __builtin_memcpy(p + 12, &high, 12);
+}
+inline I32x16 LoadU12(const uint8_t* p) { return {_mm512_cvtepu16_epi32(U12Words(p))}; }
+inline void StoreU12(uint8_t* p, I32x16 a) { StoreU12Words(p, _mm512_cvtepi32_epi16(a.v)); }
 
 inline float ReduceAdd(F32x16 a) {
   const __m256 v8 = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));

@@ -166,6 +166,21 @@ inline void StoreU8N(uint8_t* p, const I32x16& a, int n) {
   for (int i = 0; i < n; ++i) p[i] = static_cast<uint8_t>(a.v[i]);
 }
 
+inline I32x16 LoadU12(const uint8_t* p) {
+  return MakeIntegers([&](int i) {
+    const uint8_t* pair = p + i / 2 * 3;
+    return i % 2 == 0 ? pair[0] | (pair[1] & 15u) << 8 : pair[1] >> 4 | uint32_t{pair[2]} << 4;
+  });
+}
+inline void StoreU12(uint8_t* p, const I32x16& a) {
+  for (int i = 0; i < 16; i += 2, p += 3) {
+    const uint32_t pair = a.v[i] | a.v[i + 1] << 12;
+    p[0] = static_cast<uint8_t>(pair);
+    p[1] = static_cast<uint8_t>(pair >> 8);
+    p[2] = static_cast<uint8_t>(pair >> 16);
+  }
+}
+
 inline float ReduceAdd(F32x16 a) {
   for (int step = 8; step > 0; step /= 2) {
     for (int i = 0; i < step; ++i) a.v[i] += a.v[i + step];

@@ -9,6 +9,7 @@
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/gemm_peak.h"
+#include "kernels/e4m3.h"
 
 namespace shoestring {
 namespace {
@@ -17,6 +18,7 @@ constexpr int64_t kMaxElements = int64_t{1} << 22;
 
 struct Buffers {
   std::vector<float> a, b, c;
+  std::vector<float> scales = std::vector<float>(kMaxElements, 1.0f);
 };
 
 Buffers MakeBuffers(DType dtype) {
@@ -27,6 +29,8 @@ Buffers MakeBuffers(DType dtype) {
       const float x = static_cast<float>(i % 1009) / 1009.0f - 0.5f;
       if (dtype == DType::kF32) {
         (*v)[i] = x;
+      } else if (dtype == DType::kE4M3) {
+        for (int j = 0; j < 4; ++j) reinterpret_cast<uint8_t*>(v->data())[4 * i + j] = EncodeE4M3(x);
       } else {
         reinterpret_cast<BF16*>(v->data())[2 * i] = reinterpret_cast<BF16*>(v->data())[2 * i + 1] = BF16(x);
       }
@@ -52,12 +56,23 @@ struct Shape {
   int64_t m, n, k;
 };
 
+// The V3 report's tiles: tokens 1 x 128 or, where they are contracted, 128 x 1; weights 128 x 128.
+Fp8Call Fp8Of(const Buffers& x, const GemmCall& call) {
+  const bool tn = call.layout == GemmLayout::kTN;
+  const Tile tokens = tn ? Tile{128, 1} : Tile{1, 128}, others = tn ? tokens : Tile{128, 128};
+  return {DType::kE4M3,
+          {x.scales.data(), ScaleColumns(tokens, call.lda), tokens},
+          {x.scales.data(), ScaleColumns(others, call.ldb), others},
+          {}};
+}
+
 double DenseRate(CpuGemm& gemm, const Buffers& x, Buffers& out, GemmLayout layout, DType in, const Shape& s) {
   const bool tn = layout == GemmLayout::kTN;
-  const DType c = tn ? DType::kF32 : in;
-  const GemmCall call = {
+  const DType c = tn ? DType::kF32 : in == DType::kE4M3 ? DType::kBF16 : in;
+  GemmCall call = {
       layout, s.m,          s.n, s.k, in, x.a.data(), tn ? s.m : s.k, x.b.data(), layout == GemmLayout::kNT ? s.k : s.n,
       c,      out.c.data(), s.n, tn};
+  if (in == DType::kE4M3) call.fp8 = Fp8Of(x, call);
   return Rate(2.0 * s.m * s.n * s.k, [&] { gemm.Run(call); });
 }
 
@@ -69,16 +84,23 @@ double GroupedRate(CpuGemm& gemm, const Buffers& x, Buffers& out, GemmLayout lay
   const bool tn = layout == GemmLayout::kTN;
   const int64_t a = layout == GemmLayout::kNT ? s.k : s.n, c = layout == GemmLayout::kNT ? s.n : s.k;
   GroupedGemmCall call;
-  call.each = {layout, s.n, c, a, in, x.a.data(), a, x.b.data(), s.k, tn ? DType::kF32 : in, out.c.data(), c, tn};
+  call.each = {layout,       s.n, c,          a,   in,
+               x.a.data(),   a,   x.b.data(), s.k, tn ? DType::kF32 : in == DType::kE4M3 ? DType::kBF16 : in,
+               out.c.data(), c,   tn};
   call.groups = groups;
   call.offsets = offsets.data();
   call.stride = s.n * s.k;
+  if (in == DType::kE4M3) {
+    call.each.fp8 = Fp8Of(x, call.each);
+    call.scale_rows = ScaleRows({128, 128}, s.n);
+  }
   return Rate(2.0 * offsets.back() * s.n * s.k, [&] { gemm.RunGrouped(call); });
 }
 
 void PrintDtype(CpuGemm& gemm, DType in, double peak) {
   Buffers buffers = MakeBuffers(in);
-  const Shape dense[] = {{2048, 2048, 1024}, {2048, 1024, 256}, {2048, 192, 256}, {2048, 256, 192},
+  const Shape dense[] = {{2048, 2048, 1024}, {2048, 1024, 256}, {4096, 512, 256}, {4096, 256, 512},
+                         {2048, 192, 256},   {2048, 256, 192},  {4096, 512, 256}, {4096, 256, 512},
                          {256, 192, 256},    {192, 256, 2048},  {64, 1024, 512},  {512, 512, 512}};
   const GemmLayout layouts[] = {GemmLayout::kNT, GemmLayout::kNN, GemmLayout::kTN};
   for (const Shape& s : dense) {
@@ -89,7 +111,8 @@ void PrintDtype(CpuGemm& gemm, DType in, double peak) {
     }
     std::printf("\n");
   }
-  for (const Shape& s : {Shape{64, 128, 256}, Shape{128, 64, 192}, Shape{256, 192, 64}}) {
+  for (const Shape& s :
+       {Shape{64, 128, 256}, Shape{128, 64, 192}, Shape{256, 192, 64}, Shape{512, 256, 256}, Shape{512, 256, 128}}) {
     std::printf("  %4s %5ld x %4ld x %4ld  32 x", Name(in), s.m, s.n, s.k);
     for (GemmLayout layout : layouts) {
       const double rate = GroupedRate(gemm, buffers, buffers, layout, in, s, 32);
@@ -164,6 +187,7 @@ void Main(const std::string& only) {
                   std::string(IsaName(isa)).c_str(), threads, peak.f32_gflops, peak.bf16_gflops);
       PrintDtype(gemm, DType::kF32, peak.f32_gflops);
       PrintDtype(gemm, DType::kBF16, peak.bf16_gflops);
+      PrintDtype(gemm, DType::kE4M3, peak.bf16_gflops);
       for (const AttentionShape& shape :
            {AttentionShape{2048, 256, 6, 32, 16, 32}, AttentionShape{2048, 1024, 4, 64, 32, 64}}) {
         PrintAttention(pool, isa, DType::kF32, peak.f32_gflops, shape);

@@ -51,6 +51,7 @@ class Bench {
   }
 
   void Rows(DType act);
+  void Formats(DType act);
   void Router();
   void Ends();
 
@@ -91,6 +92,40 @@ void Bench::Rows(DType act) {
   Report("rope (8 heads of 64)", x.bytes(), [&](Backend& b, Stream& s) {
     b.Rope(s, {.x = x, .heads = 8, .head_stride = 128, .cos_table = table, .sin_table = table, .positions = positions});
   });
+}
+
+// Rates in elements: what a thread quantises or reads in a second.
+void Bench::Formats(DType act) {
+  std::printf("-- number formats, %s\n", Name(act));
+  const auto quantised = [&](DType dtype, int64_t rows, int64_t cols, Tile tile) {
+    return MutableOperand(Make(dtype, rows, cols), Make(DType::kF32, ScaleRows(tile, rows), ScaleColumns(tile, cols)),
+                          tile);
+  };
+  ArenaScope scope(arena_);
+  const View x = Make(act, kTokens, kWidth), y = Make(act, kTokens, kWidth), gain = Make(act, 1, kWidth);
+  const int64_t elements = x.elements();
+  const auto report = [&](const char* name, const std::function<void(Backend&, Stream&)>& op) {
+    const double seconds = Time([&] { op(*backend_, *stream_); });
+    std::printf("%-28s %8.3f ms %8.2f Gelem/s\n", name, 1e3 * seconds, 1e-9 * static_cast<double>(elements) / seconds);
+  };
+  const MutableOperand rows = quantised(DType::kE4M3, kTokens, kWidth, {1, 128});
+  const MutableOperand columns = quantised(DType::kE4M3, kTokens, kWidth, {128, 1});
+  const MutableOperand squares = quantised(DType::kE5M2, kTokens, kWidth, {128, 128});
+  const MutableOperand wide = quantised(DType::kE5M6, kTokens, kWidth, {1, 128});
+  report("quantise to e4m3, 1 x 128", [&](Backend& b, Stream& s) { b.Quantize(s, {x, rows}); });
+  report("quantise to e4m3, 128 x 1", [&](Backend& b, Stream& s) { b.Quantize(s, {x, columns}); });
+  report("quantise to e5m2, 128 x 128", [&](Backend& b, Stream& s) { b.Quantize(s, {x, squares}); });
+  report("quantise to e5m6, 1 x 128", [&](Backend& b, Stream& s) { b.Quantize(s, {x, wide}); });
+  report("e4m3 1 x 128 to 128 x 1", [&](Backend& b, Stream& s) { b.Quantize(s, {rows, columns}); });
+  report("e5m6 1 x 128 to e4m3", [&](Backend& b, Stream& s) { b.Quantize(s, {wide, rows}); });
+  report("dequantise e4m3", [&](Backend& b, Stream& s) { b.Dequantize(s, rows, y); });
+  report("dequantise e5m6", [&](Backend& b, Stream& s) { b.Dequantize(s, wide, y); });
+  const RmsNormArgs norm = {
+      .x = x, .delta = {}, .sum = {}, .gain = gain, .eps = 1e-6, .y = MutableOperand(y), .inverse_rms = {}};
+  RmsNormArgs fused = norm;
+  fused.y = rows;
+  report("rms_norm", [&](Backend& b, Stream& s) { b.RmsNorm(s, norm); });
+  report("rms_norm to e4m3", [&](Backend& b, Stream& s) { b.RmsNorm(s, fused); });
 }
 
 void Bench::Router() {
@@ -161,6 +196,8 @@ int main(int argc, char** argv) {
   shoestring::Bench bench(argc > 1 ? std::atoi(argv[1]) : 1);
   bench.Rows(shoestring::DType::kBF16);
   bench.Rows(shoestring::DType::kF32);
+  bench.Formats(shoestring::DType::kBF16);
+  bench.Formats(shoestring::DType::kF32);
   bench.Router();
   bench.Ends();
   return 0;

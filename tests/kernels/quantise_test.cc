@@ -188,6 +188,34 @@ TEST_P(QuantiseTest, WhatCodesStandForIsQuantisedAgain) {
   }
 }
 
+// Quotients beside every tie of the format, for scales of all magnitudes: where a division that is not quite one shows.
+TEST_P(QuantiseTest, QuotientsAreThoseOfADivision) {
+  if (act() != DType::kF32) return;
+  const Rng rng(5, RngPurpose::kTest, 9);
+  const int64_t rows = 400;
+  for (DType dtype : {DType::kE4M3, DType::kE5M2}) {
+    const uint32_t codes = reference::FormatOf(dtype).first_nan;
+    TestTensor x(DType::kF32, rows, 512);
+    for (int64_t r = 0; r < rows; ++r) {
+      const double largest = std::ldexp(1 + rng.Uniform(r), static_cast<int>(r % 250) - 140);
+      const float scale = reference::ScaleOf(dtype, static_cast<float>(largest), false);
+      x.set(r, 0, largest);
+      for (int64_t c = 1; c < 512; ++c) {
+        const uint32_t code = static_cast<uint32_t>(rng.Below(r * 512 + c, codes - 1));
+        const double tie = (reference::ValueOf(dtype, code) + reference::ValueOf(dtype, code + 1)) / 2;
+        float near = static_cast<float>(tie * scale);
+        for (int64_t step = c % 5; step > 2; --step) near = std::nextafter(near, 0.0f);
+        for (int64_t step = c % 5; step < 2; ++step) near = std::nextafter(near, INFINITY);
+        x.set(r, c, std::min<double>(near, static_cast<float>(largest)) * (c % 3 == 0 ? -1 : 1));
+      }
+    }
+    Coded y(dtype, rows, 512, {1, 512}, rows);
+    Quantise(x, y);
+    ASSERT_NO_FATAL_FAILURE(ExpectRows(
+        y, [&](int64_t r, int64_t c) { return static_cast<float>(x.at(r, c)); }, 0, rows, 0));
+  }
+}
+
 TEST_P(QuantiseTest, InfinityMakesItsTileInfinite) {
   TestTensor x(act(), 2, 256);
   x.Random(1);

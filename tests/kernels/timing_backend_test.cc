@@ -83,7 +83,7 @@ TEST(TimeCategoryTest, NamesDiffer) {
   std::vector<std::string> names;
   for (int i = 0; i < kTimeCategories; ++i) names.push_back(Name(static_cast<TimeCategory>(i)));
   EXPECT_THAT(names, testing::ElementsAre("gemm", "grouped_gemm", "attention", "norm", "activation", "routing", "loss",
-                                          "optimizer", "copy"));
+                                          "optimizer", "copy", "quantise"));
 }
 
 }  // namespace
