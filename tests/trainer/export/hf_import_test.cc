@@ -127,6 +127,31 @@ TEST_P(HfImportTest, BeginsARunAtStepZero) {
   }
 }
 
+TEST(HfImportRunTest, ASoftmaxGateBeginsWithoutBiases) {
+  const config::RunConfig run =
+      SmallConfig({"model.moe.gate=SOFTMAX", "model.moe.group_score=MAX", "model.moe.renormalize=false",
+                   "model.mtp_depth=0", "model.attention.q_lora_rank=0"});
+  Weights weights(run.model());
+  weights.Fill();
+  for (const Parameter& p : weights.table) {
+    if (!p.trained) std::memset(weights.views[p.name].data, 0, static_cast<size_t>(weights.views[p.name].bytes()));
+  }
+  const TempDir dir;
+  Export(dir.File("hf"), run.model(), weights, {.dtype = DType::kF32});
+  const auto problems = FindHfMismatches(Fs(), dir.File("hf"), run.model(), {}, true);
+  ASSERT_TRUE(problems.ok()) << problems.status();
+  EXPECT_THAT(*problems, IsEmpty());
+  const auto result = ImportHfCheckpoint(Fs(), dir.File("hf"), run, HeaderOf(run), dir.File("checkpoints"), {});
+  ASSERT_TRUE(result.ok()) << result.status();
+  const auto opened = OpenCheckpoint(Fs(), result->saved.path);
+  ASSERT_TRUE(opened.ok()) << opened.status();
+  const LoadedState loaded(run, *opened);
+  ASSERT_TRUE(loaded.status.ok()) << loaded.status;
+  for (size_t i = 0; i < weights.table.size(); ++i) {
+    EXPECT_EQ(BytesOfView(loaded.state().parameter(i).master), weights.Bytes(weights.table[i].name));
+  }
+}
+
 TEST(HfImportRunTest, TheSameImportAgainChangesNothing) {
   const config::RunConfig run = SmallConfig();
   Weights weights(run.model());
