@@ -1,11 +1,12 @@
 // Tests of FP8 directories against plain loops over blocks and a table of all codes made by the format's definition.
 #include <cmath>
 #include <limits>
+#include <memory>
 
-#include "base/fault_file_system.h"
 #include "configs/print.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "kernels/cpu/cpu_backend.h"
 #include "tests/base/temp_dir.h"
 #include "tests/trainer/export/hf_fixture.h"
 #include "trainer/checkpoint/save.h"
@@ -40,11 +41,6 @@ uint8_t NearestCode(float value) {
   }
   return static_cast<uint8_t>(best | (std::signbit(value) ? 0x80 : 0));
 }
-
-struct Block {
-  float scale = 0;
-  std::vector<uint8_t> codes;  // of the whole matrix, in the block's places
-};
 
 float PlainScale(double amax, bool power_of_two) {
   const float scale = static_cast<float>(amax) / 448.0f;
@@ -159,6 +155,37 @@ TEST_P(HfFp8Test, EachLinearWeightIsItsBF16CopyQuantisedInItsOwnBlocks) {
   for (const auto& [name, tensor] : ReadRaw(dir.File("again"))) {
     EXPECT_TRUE(Floats(tensor) == Floats(expected[name])) << name;
   }
+}
+
+// The plain loops for files and the kernel that quantises for a step must not drift apart.
+TEST_P(HfFp8Test, FilesHoldWhatTheBackendComputes) {
+  constexpr int64_t kRows = 300, kCols = 160;
+  std::vector<BF16> halves(kRows * kCols);
+  std::vector<float> values(halves.size());
+  const Rng rng(5, RngPurpose::kTest, 1);
+  for (size_t i = 0; i < halves.size(); ++i) {
+    halves[i] = BF16(static_cast<float>(rng.Normal(i) * std::ldexp(1.0, static_cast<int>(rng.Below(i, 40)) - 20)));
+    values[i] = static_cast<float>(halves[i]);
+  }
+  const std::unique_ptr<Backend> backend = MakeCpuBackend({});
+  const std::unique_ptr<Stream> stream = backend->MakeStream();
+  std::vector<uint8_t> codes(halves.size()), file_codes(halves.size());
+  std::vector<float> scales(3 * 2), file_scales(3 * 2);
+  QuantizeArgs args;
+  args.x = ConstView(reinterpret_cast<const std::byte*>(halves.data()), DType::kBF16, kRows, kCols);
+  args.y = MutableOperand(View(reinterpret_cast<std::byte*>(codes.data()), DType::kE4M3, kRows, kCols),
+                          View(reinterpret_cast<std::byte*>(scales.data()), DType::kF32, 3, 2),
+                          Tile{kFp8Block, kFp8Block}, GetParam());
+  backend->Quantize(*stream, args);
+  backend->Synchronize(*stream);
+  for (int64_t band = 0; band < 3; ++band) {
+    const int64_t first = band * kFp8Block * kCols, rows = std::min(kFp8Block, kRows - band * kFp8Block);
+    float* const band_scales = file_scales.data() + band * 2;
+    ASSERT_TRUE(ScalesOfBand(values.data() + first, rows, kCols, GetParam(), band_scales));
+    QuantizeBand(values.data() + first, rows, kCols, band_scales, file_codes.data() + first);
+  }
+  EXPECT_EQ(scales, file_scales);
+  EXPECT_TRUE(codes == file_codes);
 }
 
 TEST_P(HfFp8Test, ConfigJsonSaysSo) {
