@@ -28,7 +28,10 @@ class Tool:
         return [str(self.program), verb, *self.flags, *flags]
 
     def run(self, verb, **options):
-        return subprocess.run(self.command(verb, **options), stdout=subprocess.PIPE, check=True).stdout
+        result = subprocess.run(self.command(verb, **options), stdout=subprocess.PIPE)
+        if result.returncode:
+            raise SystemExit(f"parity_tool {verb} ended with {result.returncode}")  # it has said why
+        return result.stdout
 
     def settings(self, **options):
         return json.loads(self.run("settings", **options))

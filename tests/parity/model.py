@@ -172,9 +172,9 @@ class Experts(nn.Module):
 
 
 class Moe(nn.Module):
-    def __init__(self, c, way):
+    def __init__(self, c, way, balance):
         super().__init__()
-        self.gate, self.experts = Router(c), Experts(c, way)
+        self.gate, self.experts, self.balance = Router(c), Experts(c, way), balance
         shared = c["n_shared_experts"] * c["moe_intermediate_size"]
         self.shared_experts = Mlp(c["hidden_size"], shared) if shared else None
 
@@ -185,16 +185,16 @@ class Moe(nn.Module):
         out = self.experts(flat, experts, weights).view_as(x)
         if self.shared_experts is not None:
             out = out + self.shared_experts(x)
-        return out, experts, self.gate.balance_loss(scores, x.shape[0])
+        return out, experts, self.gate.balance_loss(scores, x.shape[0]) if self.balance else torch.zeros(())
 
 
 class Block(nn.Module):
-    def __init__(self, c, dense, way):
+    def __init__(self, c, dense, way, balance):
         super().__init__()
         width, eps = c["hidden_size"], c["rms_norm_eps"]
         self.input_layernorm, self.post_attention_layernorm = Norm(width, eps), Norm(width, eps)
         self.self_attn = Attention(c)
-        self.mlp = Mlp(width, c["intermediate_size"]) if dense else Moe(c, way)
+        self.mlp = Mlp(width, c["intermediate_size"]) if dense else Moe(c, way, balance)
         self.dense = dense
 
     def forward(self, x, cos, sin):
@@ -206,8 +206,8 @@ class Block(nn.Module):
 class MtpBlock(Block):
     """A module of multi-token prediction: joins the hidden state with a later token, then a block and a norm."""
 
-    def __init__(self, c, way):
-        super().__init__(c, c["first_k_dense_replace"] >= c["num_hidden_layers"], way)
+    def __init__(self, c, way, balance):
+        super().__init__(c, c["first_k_dense_replace"] >= c["num_hidden_layers"], way, balance)
         width, eps = c["hidden_size"], c["rms_norm_eps"]
         self.enorm, self.hnorm, self.eh_proj = Norm(width, eps), Norm(width, eps), linear(width, 2 * width)
         self.shared_head = nn.Module()
@@ -218,17 +218,17 @@ class MtpBlock(Block):
 
 
 class Model(nn.Module):
-    """`c` is a config.json of ours without YaRN; `way` says how experts are computed."""
+    """`c` is a config.json of ours without YaRN; `way` says how experts are computed, `balance` whether that loss is."""
 
-    def __init__(self, c, way="loop", sequence_length=0):
+    def __init__(self, c, way, sequence_length, balance=True):
         super().__init__()
         if c.get("rope_scaling"):
             raise ValueError("this model has plain RoPE only")
         width, self.layers, modules = c["hidden_size"], c["num_hidden_layers"], c.get("num_nextn_predict_layers", 0)
         self.model = nn.Module()
         self.model.embed_tokens = nn.Embedding(c["vocab_size"], width)
-        blocks = [Block(c, i < c["first_k_dense_replace"], way) for i in range(self.layers)]
-        self.model.layers = nn.ModuleList(blocks + [MtpBlock(c, way) for _ in range(modules)])
+        blocks = [Block(c, i < c["first_k_dense_replace"], way, balance) for i in range(self.layers)]
+        self.model.layers = nn.ModuleList(blocks + [MtpBlock(c, way, balance) for _ in range(modules)])
         self.model.norm = Norm(width, c["rms_norm_eps"])
         self.lm_head = linear(c["vocab_size"], width)
         pairs = torch.arange(0, c["qk_rope_head_dim"], 2, dtype=torch.float64) / c["qk_rope_head_dim"]

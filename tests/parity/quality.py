@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Trains the same model on the same tokens with us and with PyTorch, and compares the validation losses.
 
-usage: quality.py BUILD [--config FILE] [--data DIR] [--steps N] [--precision MODE] [--run-dir DIR]
+usage: quality.py BUILD [--config FILE] [--data DIR] [--steps N] [--precision MODE] [--set PATH=VALUE]...
 
 The data are the quickstart's (launch/quickstart.sh prepares them). PyTorch starts from our initial weights and reads
 the batches that our run reads; MTP modules, balance loss, routing biases and all schedules are in it. Exits 1 when the
@@ -95,11 +95,13 @@ def main():
     parser.add_argument("--data", default=ROOT / ".cache/quickstart/data", type=pathlib.Path)
     parser.add_argument("--steps", type=int, default=0, help="all of the config's unless given")
     parser.add_argument("--precision", choices=("FP32", "BF16"), help="of PyTorch; the config's unless given")
+    parser.add_argument("--set", action="append", default=[], help="path=value, of the config")
     parser.add_argument("--run-dir", help="a run of ours with this config and these steps, instead of training")
     options = parser.parse_args()
     torch.set_num_threads(2)
     overrides = [f'data.source[0].prefix="{options.data}/train"', f'data.validation_prefix="{options.data}/validation"']
     overrides.append(f'data.tokenizer="{options.data}/tokenizer.json"')
+    overrides += options.set
     tool = Tool(options.build, [options.config], overrides)
     settings = tool.settings()
     options.steps = options.steps or len(settings["steps"])

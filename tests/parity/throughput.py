@@ -57,7 +57,7 @@ class HuggingFace:
 class Own:
     def __init__(self, directory, settings, way, compiled):
         config = json.loads((pathlib.Path(directory) / "config.json").read_text())
-        self.model = Model(config, way, settings["sequence_length"]).load(directory)
+        self.model = Model(config, way, settings["sequence_length"], balance=False).load(directory)
         self.run = torch.compile(self.model) if compiled else self.model
 
     def __call__(self, rows, targets):
@@ -71,7 +71,7 @@ class Peer:
     """One way to run PyTorch: a step returns its seconds and its loss."""
 
     def __init__(self, directory, settings, mode, name, way, compiled):
-        self.name, self.mode = name, mode
+        self.name, self.mode, self.warm_up = name, mode, 4 if compiled else 1  # it compiles again for other sizes
         hugging_face = name.startswith("eager")
         self.loss = HuggingFace(directory, settings, way) if hugging_face else Own(directory, settings, way, compiled)
         self.optimizer = AdamW(self.loss.parameters(), settings, **({} if hugging_face else {"fused": True}))
@@ -94,8 +94,8 @@ class Ours:
     def __init__(self, build, config, mode, work):
         moments = "MOMENTS_FP32" if mode == "FP32" else "MOMENTS_BF16"
         overrides = [f"precision.mode={mode}", f"precision.moments={moments}", "model.mtp_depth=0"]
-        overrides.append("train.balance_alpha=0")
-        self.name, self.mode = "ours", mode
+        overrides += ["precision.fp8=", "train.mtp_weight=", "train.balance_alpha=0"]
+        self.name, self.mode, self.warm_up = "ours", mode, 1
         self.tool = Tool(build, [config], overrides)
         self.settings = self.tool.settings()
         self.work = work
@@ -126,10 +126,11 @@ def measure(contestants, samples, plan, rounds):
         key = contestant.mode, contestant.name
         try:
             losses[key] = contestant.step(samples, plan)[1]
-            contestant.step(samples, plan)
+            for _ in range(contestant.warm_up):
+                contestant.step(samples, plan)
             seconds[key] = []
         except Exception as error:
-            print(f"{key[0]} {key[1]}: cannot run here: {str(error).splitlines()[0]}", flush=True)
+            print(f"{key[0]} {key[1]}: cannot run here: {str(error).splitlines()[0][:200]}", flush=True)
             contestants.remove(contestant)
     spread = max(losses.values()) / min(losses.values()) - 1
     print(f"loss of the first step: {min(losses.values()):.4f} to {max(losses.values()):.4f}")
