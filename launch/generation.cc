@@ -24,6 +24,7 @@
 #include "trainer/model/moe.h"
 #include "trainer/params.h"
 #include "trainer/support.h"
+#include "trainer/train_state.h"
 
 namespace shoestring {
 namespace {
@@ -31,7 +32,7 @@ namespace {
 // One sequence of the last phase's length.
 ModelShape ShapeOf(const config::RunConfig& config) {
   const config::PhaseSettings settings = config::ResolvePhase(config, config.train().phase_size() - 1);
-  return MakeModelShape(config.model(), settings.yarn, config.precision().mode(), 1, settings.phase->sequence_length());
+  return MakeModelShape(config.model(), settings.yarn, config.precision(), 1, settings.phase->sequence_length());
 }
 
 // As checkpoints say it (docs/formats/checkpoint.md).
@@ -44,9 +45,11 @@ std::vector<int64_t> TensorShape(const Parameter& parameter) {
 // Weights, model and buffers, allocated alike in an arena that measures and in a real one.
 class ForwardModel {
  public:
+  // `table` must outlive the model.
   ForwardModel(Backend& backend, Arena& arena, const config::RunConfig& config, const ModelShape& shape,
                const std::vector<Parameter>& table)
-      : backend_(backend),
+      : table_(table),
+        backend_(backend),
         stream_(backend.MakeStream()),
         shape_(shape),
         exchange_(MakeLocalExchange(MakeExchangeShape(shape))),
@@ -54,7 +57,7 @@ class ForwardModel {
                MakeRecomputeOptions(config.recompute()), *exchange_) {
     for (const Parameter& parameter : table) AllocateWeight(arena, parameter);
     model_.Allocate(1, 1);
-    model_.SetWeights(weights_);
+    SetWeights();
     ids_ = arena.Allocate(Purpose::kData, "token ids", DType::kI32, 1, shape.tokens());
     positions_ = arena.Allocate(Purpose::kData, "positions", DType::kI32, 1, shape.tokens());
     logits_ = arena.Allocate(Purpose::kData, "logits", DType::kF32, 1, shape.vocab);
@@ -71,6 +74,7 @@ class ForwardModel {
   void RefreshWeights() {
     for (size_t i = 0; i < masters_.size(); ++i) {
       if (weights_[i].data != masters_[i].data) backend_.Copy(*stream_, masters_[i], weights_[i]);
+      QuantiseWeight(backend_, *stream_, table_[i], weights_[i], quantised_[i]);
     }
     std::vector<int32_t> positions(shape_.tokens());
     std::iota(positions.begin(), positions.end(), 0);
@@ -92,8 +96,19 @@ class ForwardModel {
     const bool copy = parameter.compute_copy && shape_.act != DType::kF32;
     weights_.push_back(copy ? arena.Allocate(Purpose::kComputeWeights, parameter.name, shape_.act, rows, parameter.cols)
                             : masters_.back());
+    const bool quantised = parameter.linear && shape_.formats.weight.quantised();
+    quantised_.push_back(quantised ? AllocateQuantisedWeight(arena, parameter, shape_.formats.weight)
+                                   : MutableOperand());
+  }
+  void SetWeights() {
+    std::vector<MutableOperand> weights;
+    for (size_t i = 0; i < weights_.size(); ++i) {
+      weights.push_back(quantised_[i] ? quantised_[i] : MutableOperand(weights_[i]));
+    }
+    model_.SetWeights(weights);
   }
 
+  const std::vector<Parameter>& table_;
   Backend& backend_;
   std::unique_ptr<Stream> stream_;
   const ModelShape shape_;
@@ -101,6 +116,7 @@ class ForwardModel {
   StageModel model_;
   std::vector<View> masters_;
   std::vector<View> weights_;
+  std::vector<MutableOperand> quantised_;  // of linear layers in the FP8 mode; else empty
   View ids_;
   View positions_;
   View logits_;

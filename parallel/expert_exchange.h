@@ -42,10 +42,10 @@ class ExpertExchange {
   virtual Segments segments(const Plan& plan) const = 0;
 
   struct DispatchArgs {
-    ConstView x;          // [T, D] act
+    Operand x;            // [T, D] act, or quantised in tiles of one row: then codes and scales travel
     ConstView experts;    // [T, K] i32, ascending; must stay in place as long as the plan is used
     ConstView weights;    // [T, K] f32: gate weights
-    MutableOperand rows;  // [R, D] act: the received tokens, by expert, then token
+    MutableOperand rows;  // [R, D] as x: the received tokens, by expert, then token
     View row_weight;      // [1, R] f32: their gate weights
   };
   virtual void BeginDispatch(Backend& backend, Stream& stream, Plan& plan, const DispatchArgs& args) const = 0;
@@ -55,8 +55,9 @@ class ExpertExchange {
   virtual void BeginCombine(Backend& backend, Stream& stream, Plan& plan, ConstView rows) const = 0;
   virtual void AwaitCombine(Backend& backend, Stream& stream, Plan& plan, ConstView base, View out) const = 0;
 
-  // d_out [T, D] act: gradient of the combined output. d_rows [R, D] act: the same for each row of an expert.
-  virtual void BeginCombineBackward(Backend& backend, Stream& stream, Plan& plan, ConstView d_out,
+  // d_out [T, D] act, or quantised in tiles of one row: gradient of the combined output. d_rows [R, D] as d_out: the
+  // same for each row of an expert.
+  virtual void BeginCombineBackward(Backend& backend, Stream& stream, Plan& plan, Operand d_out,
                                     MutableOperand d_rows) const = 0;
   virtual void AwaitCombineBackward(Backend& backend, Stream& stream, Plan& plan) const = 0;
 

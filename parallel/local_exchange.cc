@@ -12,7 +12,7 @@ struct LocalPlan : ExpertExchange::Plan {
   ConstView experts;
   ExpertExchange::DispatchArgs dispatch;
   ConstView results;         // [R, D]
-  ConstView d_out;           // [T, D]
+  Operand d_out;             // [T, D]
   MutableOperand d_results;  // [R, D]
   ConstView d_rows;          // [R, D]
   ConstView d_row_weight;    // [1, R]
@@ -56,7 +56,7 @@ class LocalExchange : public ExpertExchange {
     Combine(backend, stream, Own(plan), Own(plan).results, base, out);
   }
 
-  void BeginCombineBackward(Backend&, Stream&, Plan& plan, ConstView d_out, MutableOperand d_rows) const override {
+  void BeginCombineBackward(Backend&, Stream&, Plan& plan, Operand d_out, MutableOperand d_rows) const override {
     Own(plan).d_out = d_out;
     Own(plan).d_results = d_rows;
   }

@@ -59,6 +59,7 @@ void UpdateParameters(Backend& backend, Stream& stream, const OptimizerSettings&
     args.compute = parameter.compute;
     args.weight_decay = p.decay ? settings.adamw.weight_decay() : 0.0;
     backend.AdamW(stream, args);
+    QuantiseWeight(backend, stream, p, parameter.compute, parameter.quantised);
     if (settings.ema_decay >= 0.0) backend.Ema(stream, parameter.master, settings.ema_decay, parameter.ema);
   }
 }

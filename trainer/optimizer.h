@@ -43,7 +43,7 @@ struct OptimizerSettings {
   int64_t step = 1;       // counted from 1 over the whole run
 };
 
-// Updates every trained parameter, its compute copy, moments and average. Allocates nothing.
+// Updates every trained parameter, its copies, moments and average. Allocates nothing.
 void UpdateParameters(Backend& backend, Stream& stream, const OptimizerSettings& settings, const GradientSet& gradients,
                       const TrainState& state);
 

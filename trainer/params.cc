@@ -38,6 +38,11 @@ class TableBuilder {
     table_.push_back(std::move(p));
     return table_.back();
   }
+  Parameter& Linear(const std::string& name, int64_t rows, int64_t cols) {
+    Parameter& p = Matrix(name, rows, cols);
+    p.linear = true;
+    return p;
+  }
   Parameter& Gain(const std::string& name, int64_t cols) {
     Parameter& p = Matrix(name, 1, cols);
     p.initializer = Initializer::kOnes;
@@ -53,24 +58,24 @@ class TableBuilder {
     const int64_t kv_rows = int64_t{a.kv_lora_rank()} + a.qk_rope_head_dim();
     const char* q_name = a.q_lora_rank() > 0 ? "self_attn.q_a_proj.weight" : "self_attn.q_proj.weight";
     Gain("input_layernorm.weight", model_.hidden());
-    Matrix("self_attn.qkv_a_proj.weight", q_rows + kv_rows, model_.hidden()).parts = {
+    Linear("self_attn.qkv_a_proj.weight", q_rows + kv_rows, model_.hidden()).parts = {
         {prefix_ + q_name, 0, q_rows}, {prefix_ + "self_attn.kv_a_proj_with_mqa.weight", q_rows, kv_rows}};
     if (a.q_lora_rank() > 0) {
       Gain("self_attn.q_a_layernorm.weight", a.q_lora_rank());
-      Matrix("self_attn.q_b_proj.weight", query_width, a.q_lora_rank());
+      Linear("self_attn.q_b_proj.weight", query_width, a.q_lora_rank());
     }
     Gain("self_attn.kv_a_layernorm.weight", a.kv_lora_rank());
-    Matrix("self_attn.kv_b_proj.weight", int64_t{model_.heads()} * (a.qk_nope_head_dim() + a.v_head_dim()),
+    Linear("self_attn.kv_b_proj.weight", int64_t{model_.heads()} * (a.qk_nope_head_dim() + a.v_head_dim()),
            a.kv_lora_rank());
-    Matrix("self_attn.o_proj.weight", model_.hidden(), int64_t{model_.heads()} * a.v_head_dim());
+    Linear("self_attn.o_proj.weight", model_.hidden(), int64_t{model_.heads()} * a.v_head_dim());
     Gain("post_attention_layernorm.weight", model_.hidden());
   }
 
   // A SwiGLU with its gate and up matrices fused.
   void Mlp(const std::string& name, int64_t width) {
-    Matrix(name + ".gate_up_proj.weight", 2 * width, model_.hidden()).parts = {
+    Linear(name + ".gate_up_proj.weight", 2 * width, model_.hidden()).parts = {
         {prefix_ + name + ".gate_proj.weight", 0, width}, {prefix_ + name + ".up_proj.weight", width, width}};
-    Matrix(name + ".down_proj.weight", model_.hidden(), width);
+    Linear(name + ".down_proj.weight", model_.hidden(), width);
   }
 
   void Moe() {
@@ -80,11 +85,11 @@ class TableBuilder {
     bias.initializer = Initializer::kZeros;
     bias.trained = false;
     const std::string expert = prefix_ + "mlp.experts.{e}.";
-    Parameter& gate_up = Matrix("mlp.experts.gate_up_proj", 2 * int64_t{moe.expert_ffn()}, model_.hidden());
+    Parameter& gate_up = Linear("mlp.experts.gate_up_proj", 2 * int64_t{moe.expert_ffn()}, model_.hidden());
     gate_up.parts = {{expert + "gate_proj.weight", 0, moe.expert_ffn()},
                      {expert + "up_proj.weight", moe.expert_ffn(), moe.expert_ffn()}};
     MakeExpertStack(gate_up);
-    Parameter& down = Matrix("mlp.experts.down_proj", model_.hidden(), moe.expert_ffn());
+    Parameter& down = Linear("mlp.experts.down_proj", model_.hidden(), moe.expert_ffn());
     down.parts = {{expert + "down_proj.weight", 0, model_.hidden()}};
     MakeExpertStack(down);
     if (moe.shared_experts() > 0) Mlp("mlp.shared_experts", int64_t{moe.shared_experts()} * moe.expert_ffn());

@@ -39,6 +39,7 @@ struct Parameter {
   bool decay = false;        // matrices only
   bool trained = true;       // false: the routing bias, which has its own rule
   bool compute_copy = true;  // layers read a copy in the activation dtype; false: they read the FP32 master (gains)
+  bool linear = false;  // of attention, feed-forward layers and experts: multiplied in FP8 where the recipe says so
   MeshDomain domain = MeshDomain::kDense;
   int layer = -1;                   // 0..layers-1; layers + k - 1 for MTP module k; -1 for the ends
   bool is_mtp = false;              // belongs to an MTP module

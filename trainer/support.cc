@@ -26,11 +26,46 @@ void CheckLayout(const config::LayoutConfig& layout, const std::string& path, st
   }
 }
 
-void CheckPrecision(const config::PrecisionConfig& precision, std::vector<std::string>& problems) {
-  if (precision.mode() == config::PrecisionConfig::FP8) {
-    problems.push_back(
-        "precision.mode: this build computes no FP8; set precision.mode=BF16 (and remove precision.fp8)");
+// Inputs and gradients are grouped a token at a time, as experts get them.
+void CheckTokenTile(const config::Tile& tile, const std::string& field, std::vector<std::string>& problems) {
+  if (tile.rows() == 1) return;
+  problems.push_back(absl::StrCat(field, ".rows: tokens have scales of their own here, not ", tile.rows(),
+                                  " together; set ", field, ".rows=1"));
+}
+
+void CheckPairs(const config::RunConfig& config, std::vector<std::string>& problems) {
+  const config::ModelConfig& model = config.model();
+  const config::Fp8Recipe& fp8 = config.precision().fp8();
+  const auto check = [&](const char* cached, config::Fp8Recipe::Format format, const char* field, int64_t width) {
+    if (format != config::Fp8Recipe::E5M6 || width % 2 == 0) return;
+    problems.push_back(absl::StrCat("precision.fp8.", cached, ": E5M6 keeps values in pairs, and model.", field, "=",
+                                    width, " leaves an odd row; make it even"));
+  };
+  const config::AttentionConfig& attention = model.attention();
+  if (model.heads() % 2 != 0) {
+    check("cached_attention_output", fp8.cached_attention_output(), "attention.v_head_dim", attention.v_head_dim());
   }
+  const auto linear = [&](const char* field, int64_t width) {
+    check("cached_linear_input", fp8.cached_linear_input(), field, width);
+  };
+  linear("hidden", model.hidden());
+  linear("attention.q_lora_rank", attention.q_lora_rank());
+  linear("attention.kv_lora_rank", attention.kv_lora_rank());
+  linear("dense_ffn", model.dense_ffn());
+  linear("moe.expert_ffn", model.moe().expert_ffn());
+}
+
+void CheckPrecision(const config::RunConfig& config, std::vector<std::string>& problems) {
+  if (config.precision().mode() != config::PrecisionConfig::FP8) return;
+  const config::Fp8Recipe& fp8 = config.precision().fp8();
+  CheckTokenTile(fp8.activation_tile(), "precision.fp8.activation_tile", problems);
+  CheckTokenTile(fp8.gradient_tile(), "precision.fp8.gradient_tile", problems);
+  if (fp8.combine_format() != config::Fp8Recipe::BF16) {
+    problems.push_back(absl::StrCat("precision.fp8.combine_format: results travel in BF16 here, not ",
+                                    config::Fp8Recipe::Format_Name(fp8.combine_format()),
+                                    "; set precision.fp8.combine_format=BF16"));
+  }
+  CheckPairs(config, problems);
 }
 
 void CheckReduction(const config::RunConfig& config, std::vector<std::string>& problems) {
@@ -45,7 +80,7 @@ void CheckReduction(const config::RunConfig& config, std::vector<std::string>& p
 
 std::vector<std::string> FindUnsupported(const config::RunConfig& config) {
   std::vector<std::string> problems;
-  CheckPrecision(config.precision(), problems);
+  CheckPrecision(config, problems);
   CheckReduction(config, problems);
   CheckLayout(config.layout(), "layout", problems);
   for (int i = 0; i < config.train().phase_size(); ++i) {

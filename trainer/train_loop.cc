@@ -17,6 +17,7 @@ StateFormat FormatOf(const config::RunConfig& config) {
   format.activation = config.precision().mode() == config::PrecisionConfig::FP32 ? DType::kF32 : DType::kBF16;
   format.moments = config.precision().moments() == config::PrecisionConfig::MOMENTS_BF16 ? DType::kBF16 : DType::kF32;
   format.ema = config.train().has_ema();
+  format.linear = MakePrecisionFormats(config.precision(), format.activation).weight;
   return format;
 }
 

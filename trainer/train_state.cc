@@ -29,6 +29,16 @@ uint64_t InitStream(absl::string_view parameter_name) {
   return hash;
 }
 
+MutableOperand AllocateQuantisedWeight(Arena& arena, const Parameter& p, const OperandFormat& format) {
+  return AllocateOperand(arena, Purpose::kComputeWeights, absl::StrCat(p.name, " quantised"), format, p.stack * p.rows,
+                         p.cols, p.stack);
+}
+
+void QuantiseWeight(Backend& backend, Stream& stream, const Parameter& p, ConstView compute,
+                    const MutableOperand& quantised) {
+  if (quantised) backend.Quantize(stream, {compute, quantised, p.stack, /*segments=*/{}});
+}
+
 TrainState::TrainState(Arena& arena, const std::vector<Parameter>& table, const StateFormat& format) : table_(table) {
   for (const Parameter& p : table_) {
     const auto allocate = [&](Purpose purpose, absl::string_view what, DType dtype) {
@@ -39,6 +49,7 @@ TrainState::TrainState(Arena& arena, const std::vector<Parameter>& table, const 
     if (p.compute_copy && format.activation != DType::kF32) {
       state.compute = allocate(Purpose::kComputeWeights, " copy", format.activation);
     }
+    if (p.linear && format.linear.quantised()) state.quantised = AllocateQuantisedWeight(arena, p, format.linear);
     if (!p.trained) continue;
     state.m = allocate(Purpose::kMoments, " m", format.moments);
     state.v = allocate(Purpose::kMoments, " v", format.moments);
@@ -75,8 +86,10 @@ void TrainState::Initialize(Backend& backend, Stream& stream, ThreadPool& pool, 
 }
 
 void TrainState::RefreshCompute(Backend& backend, Stream& stream) {
-  for (const ParameterState& state : parameters_) {
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    const ParameterState& state = parameters_[i];
     if (state.compute) backend.Copy(stream, state.master, state.compute);
+    QuantiseWeight(backend, stream, table_[i], state.compute, state.quantised);
   }
   backend.Synchronize(stream);
 }

@@ -19,7 +19,7 @@ constexpr StageId kOnlyStage{0};
 
 ModelShape ShapeOf(const config::RunConfig& config, const Schedule& schedule, int phase) {
   const config::PhaseSettings& settings = schedule.settings(phase);
-  return MakeModelShape(config.model(), settings.yarn, config.precision().mode(), settings.phase->micro_batch(),
+  return MakeModelShape(config.model(), settings.yarn, config.precision(), settings.phase->micro_batch(),
                         settings.phase->sequence_length());
 }
 
@@ -136,7 +136,7 @@ TrainStep::TrainStep(const config::RunConfig& config, const Schedule& schedule, 
 TrainStep::~TrainStep() = default;
 
 void TrainStep::BindState(Arena& arena) {
-  std::vector<View> weights;
+  std::vector<MutableOperand> weights;
   for (size_t i = 0; i < state_.table().size(); ++i) {
     weights.push_back(state_.parameter(i).weight());
     if (state_.table()[i].trained) continue;

@@ -5,6 +5,7 @@
 #include "gmock/gmock.h"
 #include "google/protobuf/text_format.h"
 #include "gtest/gtest.h"
+#include "tests/trainer/fp8_recipe.h"
 
 namespace shoestring {
 namespace {
@@ -32,13 +33,31 @@ TEST(SupportTest, OneCpuRankRuns) {
 }
 
 TEST(SupportTest, EachRefusalNamesFieldReasonAndRemedy) {
-  EXPECT_THAT(FindUnsupported(Config("precision { mode: FP8 }")), ElementsAre(HasSubstr("precision.mode=BF16")));
   EXPECT_THAT(FindUnsupported(Config("layout { device: CUDA }")), ElementsAre(HasSubstr("layout.device=CPU")));
   EXPECT_THAT(FindUnsupported(Config("layout { data_ranks: 4 }")), ElementsAre(HasSubstr("layout: 4 ranks")));
   EXPECT_THAT(FindUnsupported(Config("layout { gpipe {} }")), ElementsAre(HasSubstr("layout.one_f_one_b={}")));
   EXPECT_THAT(FindUnsupported(Config("layout { stages: 2 }")), ElementsAre(HasSubstr("layout.stages=1")));
   EXPECT_THAT(FindUnsupported(Config("train { reduction: FAST }")), ElementsAre(HasSubstr("CANONICAL")));
   EXPECT_THAT(FindUnsupported(Config("train { expert_lanes: 2 }")), ElementsAre(HasSubstr("train.expert_lanes=1")));
+}
+
+TEST(SupportTest, TheFp8RecipeRunsButForWhatIsNamed) {
+  const auto unsupported = [](const std::string& changes, const std::string& model = "") {
+    config::RunConfig config = Config(model);
+    *config.mutable_precision() = Fp8Precision(changes);
+    return FindUnsupported(config);
+  };
+  EXPECT_THAT(unsupported(""), IsEmpty());
+  EXPECT_THAT(unsupported("cached_linear_input: BF16 dispatch_format: E5M2 accumulation: ACCUMULATE_HOPPER"),
+              IsEmpty());
+  EXPECT_THAT(unsupported("combine_format: E4M3"), ElementsAre(HasSubstr("precision.fp8.combine_format=BF16")));
+  EXPECT_THAT(unsupported("activation_tile { rows: 2 }"), ElementsAre(HasSubstr("activation_tile.rows=1")));
+  EXPECT_THAT(unsupported("gradient_tile { rows: 128 }"), ElementsAre(HasSubstr("gradient_tile.rows=1")));
+  const std::string odd = "model { heads: 3 attention { v_head_dim: 5 } dense_ffn: 7 }";
+  EXPECT_THAT(unsupported("", odd), ElementsAre(HasSubstr("model.attention.v_head_dim=5 leaves an odd row")));
+  EXPECT_THAT(
+      unsupported("cached_attention_output: E4M3 cached_linear_input: E5M6", odd),
+      ElementsAre(HasSubstr("precision.fp8.cached_linear_input: E5M6 keeps values in pairs, and model.dense_ffn")));
 }
 
 TEST(SupportTest, PhasesAreCheckedToo) {
@@ -49,9 +68,9 @@ TEST(SupportTest, PhasesAreCheckedToo) {
 }
 
 TEST(SupportTest, AllProblemsAreReportedAtOnce) {
-  const absl::Status status = CheckSupported(Config("precision { mode: FP8 } layout { device: CUDA }"));
+  const absl::Status status = CheckSupported(Config("train { reduction: FAST } layout { device: CUDA }"));
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(status.message(), HasSubstr("FP8"));
+  EXPECT_THAT(status.message(), HasSubstr("FAST"));
   EXPECT_THAT(status.message(), HasSubstr("\nlayout.device"));
 }
 

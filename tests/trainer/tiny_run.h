@@ -11,6 +11,7 @@
 #include "configs/schema/run.pb.h"
 #include "data/token_source.h"
 #include "google/protobuf/text_format.h"
+#include "tests/trainer/fp8_recipe.h"
 #include "trainer/train_loop.h"
 
 namespace shoestring {
@@ -42,6 +43,7 @@ inline config::RunConfig TinyConfig(const std::string& mode = "FP32", const std:
     data { document_mask: false }
     checkpoint { interval_steps: 4 })");
   CHECK(google::protobuf::TextFormat::ParseFromString(text, &config));
+  if (mode == "FP8") *config.mutable_precision()->mutable_fp8() = Fp8Precision().fp8();
   config::RunConfig replacement;
   CHECK(google::protobuf::TextFormat::ParseFromString(changes, &replacement));
   if (replacement.train().phase_size() > 0) config.mutable_train()->clear_phase();

@@ -89,7 +89,7 @@ class Recorder final : public TrainObserver {
 };
 
 TEST(TrainerTest, LossFallsAndResultsAreWhole) {
-  for (const char* mode : {"FP32", "BF16"}) {
+  for (const char* mode : {"FP32", "BF16", "FP8"}) {
     TinyRun run(TinyConfig(mode));
     const StepResult first = run.Step();
     EXPECT_NEAR(first.loss, std::log(61.0), 0.3);
@@ -129,7 +129,7 @@ TEST(TrainerTest, OverfitsOneBatch) {
 }
 
 TEST(TrainerTest, SameBitsOnEveryRunAndNumberOfThreads) {
-  for (const char* mode : {"FP32", "BF16"}) {
+  for (const char* mode : {"FP32", "BF16", "FP8"}) {
     const config::RunConfig config = TinyConfig(mode, "train { lanes: 3 }");
     const std::string once = TinyRun(config).StepsThenSha(4);
     EXPECT_EQ(once, TinyRun(config).StepsThenSha(4)) << mode;
@@ -298,8 +298,10 @@ TEST(TrainerTest, AFailingObserverEndsTheRun) {
 }
 
 // A run that copies its state to a fresh trainer in the middle goes on as if nothing had happened.
-TEST(TrainerTest, AStateCarriedOverContinuesBitForBit) {
-  const config::RunConfig config = TinyConfig("BF16", R"(train { lanes: 2
+class CarriedOver : public testing::TestWithParam<const char*> {};
+
+TEST_P(CarriedOver, ContinuesBitForBit) {
+  const config::RunConfig config = TinyConfig(GetParam(), R"(train { lanes: 2
     phase { sequence_length: 12 steps: 4 micro_batch: 2 batch { sequences: 8 } learning_rate { constant: 0.003 } }
     phase { sequence_length: 20 tokens: 300 micro_batch: 1 batch { sequences: 4 } learning_rate { constant: 0.001 } } })");
   TinyRun whole(config);
@@ -326,8 +328,12 @@ TEST(TrainerTest, AStateCarriedOverContinuesBitForBit) {
   }
 }
 
-TEST(TrainerTest, MemoryIsExactlyWhatWasMeasured) {
-  const config::RunConfig config = TinyConfig("BF16", R"(train { lanes: 2
+INSTANTIATE_TEST_SUITE_P(Precisions, CarriedOver, testing::Values("BF16", "FP8"));
+
+class MemoryTest : public testing::TestWithParam<const char*> {};
+
+TEST_P(MemoryTest, IsExactlyWhatWasMeasured) {
+  const config::RunConfig config = TinyConfig(GetParam(), R"(train { lanes: 2
     phase { sequence_length: 12 steps: 2 micro_batch: 2 batch { sequences: 8 } learning_rate { constant: 0.003 } }
     phase { sequence_length: 20 steps: 2 micro_batch: 2 batch { sequences: 8 } learning_rate { constant: 0.001 } } })");
   TinyRun run(config);
@@ -339,13 +345,15 @@ TEST(TrainerTest, MemoryIsExactlyWhatWasMeasured) {
   EXPECT_THAT(run.trainer->memory_table(), HasSubstr("activations"));
 }
 
-TEST(TrainerTest, AStepAllocatesNothingOnTheHeap) {
-  TinyRun run(TinyConfig("BF16", "train { lanes: 3 }"), 2);
+TEST_P(MemoryTest, AStepAllocatesNothingOnTheHeap) {
+  TinyRun run(TinyConfig(GetParam(), "train { lanes: 3 }"), 2);
   for (int i = 0; i < 3; ++i) run.Step();
   const int64_t before = HeapCalls();
   ASSERT_TRUE(run.trainer->Step().ok());
   EXPECT_EQ(HeapCalls() - before, 0);
 }
+
+INSTANTIATE_TEST_SUITE_P(Precisions, MemoryTest, testing::Values("BF16", "FP8"));
 
 // Validation sequences that do not fill a micro-batch are padded with sequences that do not count: micro-batches of any
 // size give one mean, but for the order in which doubles are added.
@@ -400,10 +408,10 @@ TEST(TrainerTest, MemoryThatIsNotThereIsSaid) {
 
 TEST(TrainerTest, WhatCannotRunIsRefused) {
   const std::unique_ptr<Backend> backend = MakeCpuBackend({});
-  const config::RunConfig config = TinyConfig("FP8");
+  const config::RunConfig config = TinyConfig("FP8", "precision { fp8 { combine_format: E4M3 } }");
   const auto trainer = Trainer::Create(config, FormulaData(config), *backend, RealClock(), {});
   EXPECT_EQ(trainer.status().code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(trainer.status().message(), HasSubstr("precision.mode"));
+  EXPECT_THAT(trainer.status().message(), HasSubstr("precision.fp8.combine_format"));
 }
 
 }  // namespace

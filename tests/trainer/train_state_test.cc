@@ -71,12 +71,12 @@ TEST_F(TrainStateTest, AllocatesWhatTheFormatSays) {
   const TrainState bf16(arena_, table_, {.activation = DType::kBF16, .moments = DType::kBF16, .ema = false});
   EXPECT_EQ(bf16.parameter(0).m.dtype, DType::kBF16);
   EXPECT_FALSE(bf16.parameter(0).ema);
-  EXPECT_EQ(bf16.parameter(0).weight().data, bf16.parameter(0).compute.data);
-  EXPECT_EQ(bf16.parameter(1).weight().data, bf16.parameter(1).master.data);
+  EXPECT_EQ(bf16.parameter(0).weight().values.data, bf16.parameter(0).compute.data);
+  EXPECT_EQ(bf16.parameter(1).weight().values.data, bf16.parameter(1).master.data);
   EXPECT_FALSE(bf16.parameter(2).m);
   const TrainState f32(arena_, table_, {.activation = DType::kF32, .moments = DType::kF32, .ema = true});
   EXPECT_FALSE(f32.parameter(0).compute);
-  EXPECT_EQ(f32.parameter(0).weight().data, f32.parameter(0).master.data);
+  EXPECT_EQ(f32.parameter(0).weight().values.data, f32.parameter(0).master.data);
   EXPECT_EQ(f32.parameter(0).ema.elements(), 1200 * 1000);
   EXPECT_FALSE(f32.parameter(2).ema);
 }

@@ -1,10 +1,26 @@
 // x -> u = x + attention(norm(x)) -> out = u + feed-forward(norm(u)).
 #include "trainer/model/block.h"
 
+#include "trainer/model/linear.h"
+
 namespace shoestring {
 namespace {
 
-View Normed(const BlockRun& run) { return run.saved.normed ? run.saved.normed : run.workspace.normed; }
+// Where forward makes the feed-forward layer's input.
+MutableOperand Normed(const BlockRun& run) {
+  const MutableOperand& kept = run.saved.normed;
+  const bool made_as_kept = !kept.quantised() || run.ctx.shape.formats.input_made_as_kept();
+  return kept && made_as_kept ? kept : MutableOperand(run.workspace.normed);
+}
+
+// What weight gradients read: as it is kept, or made again.
+Operand NormedForBackward(const BlockRun& run) {
+  const LayerContext& ctx = run.ctx;
+  if (run.saved.normed) return run.saved.normed;
+  const View normed = ctx.Scratch("block.normed", ctx.shape.act, ctx.shape.tokens(), ctx.shape.hidden);
+  ctx.backend.RmsNorm(ctx.stream, {run.saved.u, {}, {}, run.weights.norm, ctx.shape.norm_eps, normed, {}});
+  return normed;
+}
 
 // The residual add is fused with the norm that follows it: u is rounded to act before it is normalised.
 void ForwardAttention(const BlockRun& run) {
@@ -12,12 +28,13 @@ void ForwardAttention(const BlockRun& run) {
   MlaForward(ctx, run.weights.attention, run.saved.attention, run.workspace.branch);
   ctx.backend.RmsNorm(ctx.stream, {run.saved.attention.x, run.workspace.branch, run.saved.u, run.weights.norm,
                                    ctx.shape.norm_eps, Normed(run), run.saved.inverse_rms});
+  KeepRounded(ctx, Normed(run), run.saved.normed);
 }
 
 void ForwardDense(const BlockRun& run, BlockPart part, View out) {
   const LayerContext& ctx = run.ctx;
   if (part == BlockPart::kExperts) {
-    DenseMlpForward(ctx, run.weights.dense, Normed(run), run.saved.dense, run.workspace.branch);
+    MlpForward(ctx, run.weights.dense, Normed(run), run.saved.dense, run.workspace.branch);
   } else if (part == BlockPart::kCombine) {
     ctx.backend.Add(ctx.stream, run.saved.u, run.workspace.branch, out);
   }
@@ -28,7 +45,7 @@ void ForwardMoe(const BlockRun& run, BlockPart part, View out) {
   const MoeSaved& saved = run.saved.moe;
   const MoeWorkspace& workspace = run.workspace.moe;
   if (part == BlockPart::kDispatch) {
-    MoeForwardDispatch(run.ctx, run.exchange, w, Normed(run), run.saved.u, run.statistics, saved, workspace);
+    MoeForwardDispatch(run.ctx, run.exchange, w, Normed(run).values, run.saved.u, run.statistics, saved, workspace);
   } else if (part == BlockPart::kExperts) {
     MoeForwardExperts(run.ctx, run.exchange, w, saved, workspace);
   } else {
@@ -68,7 +85,7 @@ void VisitBlockWeights(const ModelShape& shape, bool is_moe, const std::string& 
   if (is_moe) {
     VisitMoeWeights(shape, prefix + "mlp.", weights.moe, visit);
   } else {
-    VisitDenseMlpWeights(prefix + "mlp.", weights.dense, visit);
+    VisitMlpWeights(prefix + "mlp.", weights.dense, visit);
   }
 }
 
@@ -79,12 +96,14 @@ BlockSaved AllocateBlockSaved(const ModelShape& s, const RecomputeOptions& recom
   saved.u = arena.Allocate(Purpose::kActivations, "block.u", s.act, s.tokens(), s.hidden);
   saved.inverse_rms = arena.Allocate(Purpose::kActivations, "block.inverse_rms", DType::kF32, 1, s.tokens());
   if (!recompute.norms) {
-    saved.normed = arena.Allocate(Purpose::kActivations, "block.normed", s.act, s.tokens(), s.hidden);
+    const OperandFormat act = {s.act, {}, false};
+    saved.normed = AllocateOperand(arena, Purpose::kActivations, "block.normed",
+                                   is_moe ? act : s.formats.cached_linear_input, s.tokens(), s.hidden);
   }
   if (is_moe) {
     saved.moe = AllocateMoeSaved(s, recompute, exchange, arena);
   } else {
-    saved.dense = AllocateDenseMlpSaved(s, recompute, s.dense_ffn, arena);
+    saved.dense = AllocateMlpSaved(s, recompute, {s.act, {}, false}, s.tokens(), s.dense_ffn, arena);
   }
   return saved;
 }
@@ -97,19 +116,19 @@ BlockPending AllocateBlockPending(const ModelShape& s, bool is_moe, const Expert
   if (is_moe) {
     pending.moe = AllocateMoePending(s, exchange, arena);
   } else {
-    pending.dense = AllocateDenseMlpPending(s, s.dense_ffn, arena);
+    pending.dense = AllocateMlpPending(s, s.tokens(), s.dense_ffn, arena);
   }
   return pending;
 }
 
-BlockWorkspace AllocateBlockWorkspace(const ModelShape& s, const RecomputeOptions& recompute,
+BlockWorkspace AllocateBlockWorkspace(const ModelShape& s, const RecomputeOptions& recompute, const OperandFormat& sent,
                                       const ExpertExchange& exchange, Arena& arena) {
   BlockWorkspace workspace;
   workspace.branch = arena.Allocate(Purpose::kScratch, "block.branch", s.act, s.tokens(), s.hidden);
-  if (recompute.norms) {
+  if (recompute.norms || !s.formats.input_made_as_kept()) {
     workspace.normed = arena.Allocate(Purpose::kScratch, "block.normed", s.act, s.tokens(), s.hidden);
   }
-  if (s.experts > 0) workspace.moe = AllocateMoeWorkspace(s, exchange, arena);
+  if (s.experts > 0) workspace.moe = AllocateMoeWorkspace(s, sent, exchange, arena);
   return workspace;
 }
 
@@ -129,21 +148,19 @@ void BlockBackwardInput(const BlockRun& run, BlockPart part, const BlockPending&
   } else if (run.is_moe) {
     BackwardMoe(run, part, pending);
   } else if (part == BlockPart::kExperts) {
-    DenseMlpBackwardInput(run.ctx, run.weights.dense, run.saved.dense, pending.dense, pending.d_out, pending.d_normed);
+    MlpBackwardInput(run.ctx, run.weights.dense, run.saved.dense, pending.dense, pending.d_out, pending.d_normed);
   }
 }
 
 void BlockBackwardWeight(const BlockRun& run, const BlockPending& pending, const BlockWeights& grads) {
   const LayerContext& ctx = run.ctx;
   ArenaScope scope(ctx.scratch);
-  const View normed = ctx.KeptOrScratch(run.saved.normed, "block.normed", ctx.shape.tokens(), ctx.shape.hidden);
-  if (!run.saved.normed) {
-    ctx.backend.RmsNorm(ctx.stream, {run.saved.u, {}, {}, run.weights.norm, ctx.shape.norm_eps, normed, {}});
-  }
+  const Operand normed = NormedForBackward(run);
   if (run.is_moe) {
-    MoeBackwardWeight(ctx, run.exchange, normed, run.saved.moe, pending.moe, pending.d_out, grads.moe);
+    MoeBackwardWeight(ctx, run.exchange, normed.values, run.saved.moe, pending.moe, pending.d_out, grads.moe);
   } else {
-    DenseMlpBackwardWeight(ctx, normed, run.saved.dense, pending.dense, pending.d_out, grads.dense);
+    const Operand x = AsCached(ctx, normed, ctx.shape.formats.cached_linear_input);
+    MlpBackwardWeight(ctx, x, run.saved.dense, pending.dense, pending.d_out, grads.dense);
   }
   ctx.backend.RmsNormBackwardWeight(ctx.stream, {pending.d_normed, run.saved.u, run.saved.inverse_rms, grads.norm});
   MlaBackwardWeight(ctx, run.weights.attention, run.saved.attention, pending.attention, grads.attention);
@@ -152,7 +169,7 @@ void BlockBackwardWeight(const BlockRun& run, const BlockPending& pending, const
 OperationCost BlockCost(const ModelShape& s, const RecomputeOptions& recompute, bool is_moe,
                         const ExpertExchange& exchange) {
   OperationCost cost = MlaCost(s, recompute);
-  cost += is_moe ? MoeCost(s, recompute, exchange) : DenseMlpCost(s, recompute, s.dense_ffn);
+  cost += is_moe ? MoeCost(s, recompute, exchange) : MlpCost(s, recompute, {s.act, {}, false}, s.dense_ffn);
   Arena measure = Arena::Measuring();
   AllocateBlockSaved(s, recompute, is_moe, exchange, measure);
   AllocateBlockPending(s, is_moe, exchange, measure);

@@ -22,7 +22,7 @@ constexpr std::array<BlockPart, 4> kBackwardParts = {BlockPart::kCombine, BlockP
 struct BlockWeights {
   MlaWeights attention;
   View norm;  // [1, D] f32: gain before the feed-forward layer
-  DenseMlpWeights dense;
+  MlpWeights dense;
   MoeWeights moe;
 };
 // `prefix`: "model.layers.N.".
@@ -33,8 +33,10 @@ struct BlockSaved {
   MlaSaved attention;  // attention.x is the block's input
   View u;              // [T, D] act: residual stream after attention
   View inverse_rms;    // [1, T] f32
-  View normed;         // [T, D] act: input of the feed-forward layer; empty when norms are recomputed
-  DenseMlpSaved dense;
+  // [T, D]: input of the feed-forward layer; act where a router reads it, too, else as the recipe caches inputs of
+  // linear layers; empty when norms are recomputed.
+  MutableOperand normed;
+  MlpSaved dense;
   MoeSaved moe;
 };
 BlockSaved AllocateBlockSaved(const ModelShape& shape, const RecomputeOptions& recompute, bool is_moe,
@@ -44,7 +46,7 @@ struct BlockPending {
   MlaPending attention;  // attention.d_out is the gradient of u
   View d_out;            // [T, D] act: gradient of the block's output; whoever computes it writes here
   View d_normed;         // [T, D] act
-  DenseMlpPending dense;
+  MlpPending dense;
   MoePending moe;
 };
 BlockPending AllocateBlockPending(const ModelShape& shape, bool is_moe, const ExpertExchange& exchange, Arena& arena);
@@ -52,11 +54,12 @@ BlockPending AllocateBlockPending(const ModelShape& shape, bool is_moe, const Ex
 // What lives from one part to the next in one direction; blocks that are interleaved need one each.
 struct BlockWorkspace {
   View branch;  // [T, D] act: output of attention, later of the dense feed-forward layer
-  View normed;  // [T, D] act: as BlockSaved::normed where that is empty; else empty
+  View normed;  // [T, D] act: the feed-forward layer's input where BlockSaved::normed is no place for it; else empty
   MoeWorkspace moe;
 };
+// `sent`: the format in which rows travel to experts in that direction.
 BlockWorkspace AllocateBlockWorkspace(const ModelShape& shape, const RecomputeOptions& recompute,
-                                      const ExpertExchange& exchange, Arena& arena);
+                                      const OperandFormat& sent, const ExpertExchange& exchange, Arena& arena);
 
 // A block on one micro-batch: everything its parts need.
 struct BlockRun {

@@ -12,10 +12,13 @@ struct OperationCost {
   int64_t weight_gradient_gemm_flops = 0;
   int64_t forward_attention_flops = 0;
   int64_t input_gradient_attention_flops = 0;
-  int64_t saved_bytes = 0;     // kActivations, a live micro-batch; allocations rounded up to 64 bytes
-  int64_t pending_bytes = 0;   // kPending, between input and weight gradient
-  int64_t dispatch_bytes = 0;  // rows sent to experts in forward, were every row to leave; backward sends combine_bytes
-  int64_t combine_bytes = 0;   // rows returned in forward, were every row to leave; backward returns dispatch_bytes
+  int64_t saved_bytes = 0;    // kActivations, a live micro-batch; allocations rounded up to 64 bytes
+  int64_t pending_bytes = 0;  // kPending, between input and weight gradient
+  // Rows that travel, were every row to leave its rank; scales and gate weights included.
+  int64_t dispatch_bytes = 0;           // tokens to experts
+  int64_t combine_bytes = 0;            // results back
+  int64_t combine_backward_bytes = 0;   // gradients of results to experts
+  int64_t dispatch_backward_bytes = 0;  // gradients of tokens back
 
   OperationCost& operator+=(const OperationCost& other) {
     forward_gemm_flops += other.forward_gemm_flops;
@@ -27,6 +30,8 @@ struct OperationCost {
     pending_bytes += other.pending_bytes;
     dispatch_bytes += other.dispatch_bytes;
     combine_bytes += other.combine_bytes;
+    combine_backward_bytes += other.combine_backward_bytes;
+    dispatch_backward_bytes += other.dispatch_backward_bytes;
     return *this;
   }
 };

@@ -1,6 +1,8 @@
 // One fused projection down to both latents and the shared RoPE key, two projections up, the core, one projection out.
 #include "trainer/model/mla.h"
 
+#include "trainer/model/linear.h"
+
 namespace shoestring {
 namespace {
 
@@ -20,19 +22,20 @@ void RotateKey(const LayerContext& ctx, View key, bool inverse) {
 }
 
 // Recomputing passes no place for inverse_rms: it is kept.
-void NormInput(const LayerContext& ctx, const MlaWeights& w, const MlaSaved& saved, View normed, View inverse_rms) {
+void NormInput(const LayerContext& ctx, const MlaWeights& w, const MlaSaved& saved, const MutableOperand& normed,
+               View inverse_rms) {
   ctx.backend.RmsNorm(ctx.stream, {saved.x, {}, {}, w.norm, ctx.shape.norm_eps, normed, inverse_rms});
 }
 
 struct Latents {
-  View c_q;
-  View c_kv;
+  MutableOperand c_q;
+  MutableOperand c_kv;
 };
 Latents LatentsPlace(const LayerContext& ctx, const MlaSaved& saved) {
   const ModelShape& s = ctx.shape;
   Latents latents;
-  if (s.q_rank > 0) latents.c_q = ctx.KeptOrScratch(saved.c_q, "mla.c_q", s.tokens(), s.q_rank);
-  latents.c_kv = ctx.KeptOrScratch(saved.c_kv, "mla.c_kv", s.tokens(), s.kv_rank);
+  if (s.q_rank > 0) latents.c_q = InputPlace(ctx, saved.c_q, "mla.c_q", s.tokens(), s.q_rank);
+  latents.c_kv = InputPlace(ctx, saved.c_kv, "mla.c_kv", s.tokens(), s.kv_rank);
   return latents;
 }
 
@@ -62,10 +65,31 @@ Expanded ExpandedPlace(const LayerContext& ctx, const MlaSaved& saved) {
 // Queries, keys and values from their latents. Queries without latent are in place already.
 void Expand(const LayerContext& ctx, const MlaWeights& w, const Latents& latents, const Expanded& to) {
   if (ctx.shape.q_rank > 0) {
-    ctx.backend.Gemm(ctx.stream, GemmLayout::kNT, latents.c_q, w.q_b, to.q);
+    LinearForward(ctx, latents.c_q, w.q_b, to.q);
     RotateQueries(ctx, to.q, /*inverse=*/false);
   }
-  ctx.backend.Gemm(ctx.stream, GemmLayout::kNT, latents.c_kv, w.kv_b, to.kv);
+  LinearForward(ctx, latents.c_kv, w.kv_b, to.kv);
+}
+
+// What weight gradients read: as it is kept, or made again and rounded alike.
+struct LinearInputs {
+  Operand normed;
+  Operand c_q;
+  Operand c_kv;
+};
+LinearInputs InputsForBackward(const LayerContext& ctx, const MlaWeights& w, const MlaSaved& saved) {
+  if (saved.normed) return {saved.normed, saved.c_q, saved.c_kv};
+  const ModelShape& s = ctx.shape;
+  const MutableOperand normed = InputPlace(ctx, {}, "mla.normed", s.tokens(), s.hidden);
+  const Latents latents = LatentsPlace(ctx, saved);
+  NormInput(ctx, w, saved, normed, {});
+  NormLatents(ctx, w, saved, latents, /*first=*/false);
+  const OperandFormat& format = s.formats.cached_linear_input;
+  LinearInputs inputs;
+  inputs.normed = AsCached(ctx, normed, format);
+  if (s.q_rank > 0) inputs.c_q = AsCached(ctx, latents.c_q, format);
+  inputs.c_kv = AsCached(ctx, latents.c_kv, format);
+  return inputs;
 }
 
 AttentionArgs CoreArgs(const LayerContext& ctx, const MlaSaved& saved, const Expanded& expanded) {
@@ -103,17 +127,21 @@ MlaSaved AllocateMlaSaved(const ModelShape& s, const RecomputeOptions& recompute
   saved.qkv_a = keep("mla.qkv_a", s.act, tokens, s.qkv_a_width());
   saved.kv_inverse_rms = keep("mla.kv_inverse_rms", DType::kF32, 1, tokens);
   if (s.q_rank > 0) saved.q_inverse_rms = keep("mla.q_inverse_rms", DType::kF32, 1, tokens);
+  const auto keep_rounded = [&](const char* name, const OperandFormat& format, int64_t cols) {
+    return AllocateOperand(arena, Purpose::kActivations, name, format, tokens, cols);
+  };
   if (!recompute.norms) {
-    saved.normed = keep("mla.normed", s.act, tokens, s.hidden);
-    if (s.q_rank > 0) saved.c_q = keep("mla.c_q", s.act, tokens, s.q_rank);
-    saved.c_kv = keep("mla.c_kv", s.act, tokens, s.kv_rank);
+    const OperandFormat& input = s.formats.cached_linear_input;
+    saved.normed = keep_rounded("mla.normed", input, s.hidden);
+    if (s.q_rank > 0) saved.c_q = keep_rounded("mla.c_q", input, s.q_rank);
+    saved.c_kv = keep_rounded("mla.c_kv", input, s.kv_rank);
   }
   if (s.q_rank == 0) saved.q = QueryPart(s, saved.qkv_a);
   if (!recompute.mla_up) {
     if (s.q_rank > 0) saved.q = keep("mla.q", s.act, tokens, s.query_width());
     saved.kv = keep("mla.kv", s.act, tokens, s.kv_width());
   }
-  saved.out = keep("mla.out", s.act, tokens, s.value_width());
+  saved.out = keep_rounded("mla.out", s.formats.cached_attention_output, s.value_width());
   saved.log_sum_exp = keep("mla.log_sum_exp", DType::kF32, tokens, s.heads);
   return saved;
 }
@@ -140,18 +168,24 @@ MlaPending AllocateMlaPending(const ModelShape& s, Arena& arena) {
 void MlaForward(const LayerContext& ctx, const MlaWeights& w, const MlaSaved& saved, View out) {
   const ModelShape& s = ctx.shape;
   ArenaScope scope(ctx.scratch);
-  const View normed = ctx.KeptOrScratch(saved.normed, "mla.normed", s.tokens(), s.hidden);
+  const MutableOperand normed = InputPlace(ctx, saved.normed, "mla.normed", s.tokens(), s.hidden);
   NormInput(ctx, w, saved, normed, saved.inverse_rms);
-  ctx.backend.Gemm(ctx.stream, GemmLayout::kNT, normed, w.qkv_a, saved.qkv_a);
+  KeepRounded(ctx, normed, saved.normed);
+  LinearForward(ctx, normed, w.qkv_a, saved.qkv_a);
   RotateKey(ctx, RopeKeyPart(s, saved.qkv_a), /*inverse=*/false);
   if (s.q_rank == 0) RotateQueries(ctx, saved.q, /*inverse=*/false);
   const Latents latents = LatentsPlace(ctx, saved);
   NormLatents(ctx, w, saved, latents, /*first=*/true);
+  if (s.q_rank > 0) KeepRounded(ctx, latents.c_q, saved.c_q);
+  KeepRounded(ctx, latents.c_kv, saved.c_kv);
   const Expanded expanded = ExpandedPlace(ctx, saved);
   Expand(ctx, w, latents, expanded);
-  ctx.backend.AttentionForward(ctx.stream, CoreArgs(ctx, saved, expanded), saved.out, saved.log_sum_exp,
+  const View core =
+      saved.out.quantised() ? ctx.Scratch("mla.out", s.act, s.tokens(), s.value_width()) : saved.out.values;
+  ctx.backend.AttentionForward(ctx.stream, CoreArgs(ctx, saved, expanded), core, saved.log_sum_exp,
                                CoreWorkspace(ctx, /*backward=*/false));
-  ctx.backend.Gemm(ctx.stream, GemmLayout::kNT, saved.out, w.o, out);
+  KeepRounded(ctx, core, saved.out);
+  LinearForward(ctx, core, w.o, out);
 }
 
 void MlaBackwardInput(const LayerContext& ctx, const MlaWeights& w, const MlaSaved& saved, const MlaPending& pending,
@@ -162,31 +196,32 @@ void MlaBackwardInput(const LayerContext& ctx, const MlaWeights& w, const MlaSav
   const Expanded expanded = ExpandedPlace(ctx, saved);
   if (!saved.kv) {  // mla_up is recomputed
     const Latents latents = LatentsPlace(ctx, saved);
-    if (!saved.c_kv) NormLatents(ctx, w, saved, latents, /*first=*/false);
+    const bool are_kept = latents.c_kv.values.data == saved.c_kv.values.data;
+    if (!are_kept) NormLatents(ctx, w, saved, latents, /*first=*/false);
     Expand(ctx, w, latents, expanded);
   }
   const View d_core = ctx.Scratch("mla.d_core", s.act, s.tokens(), s.value_width());
-  backend.Gemm(ctx.stream, GemmLayout::kNN, pending.d_out, w.o, d_core);
+  LinearBackwardInput(ctx, pending.d_out, w.o, d_core);
   const View d_key = RopeKeyPart(s, pending.d_qkv_a);
   backend.AttentionBackward(ctx.stream, CoreArgs(ctx, saved, expanded),
-                            {saved.out, saved.log_sum_exp, d_core, pending.d_q, pending.d_kv, d_key},
+                            {AsAct(ctx, saved.out), saved.log_sum_exp, d_core, pending.d_q, pending.d_kv, d_key},
                             CoreWorkspace(ctx, /*backward=*/true));
   RotateQueries(ctx, pending.d_q, /*inverse=*/true);
   RotateKey(ctx, d_key, /*inverse=*/true);
   if (s.q_rank > 0) {
-    backend.Gemm(ctx.stream, GemmLayout::kNN, pending.d_q, w.q_b, pending.d_c_q);
+    LinearBackwardInput(ctx, pending.d_q, w.q_b, pending.d_c_q);
     backend.RmsNormBackwardInput(
         ctx.stream,
         {pending.d_c_q, QueryPart(s, saved.qkv_a), w.q_norm, saved.q_inverse_rms, {}, QueryPart(s, pending.d_qkv_a)});
   }
-  backend.Gemm(ctx.stream, GemmLayout::kNN, pending.d_kv, w.kv_b, pending.d_c_kv);
+  LinearBackwardInput(ctx, pending.d_kv, w.kv_b, pending.d_c_kv);
   backend.RmsNormBackwardInput(ctx.stream, {pending.d_c_kv,
                                             LatentPart(s, saved.qkv_a),
                                             w.kv_norm,
                                             saved.kv_inverse_rms,
                                             {},
                                             LatentPart(s, pending.d_qkv_a)});
-  backend.Gemm(ctx.stream, GemmLayout::kNN, pending.d_qkv_a, w.qkv_a, pending.d_normed);
+  LinearBackwardInput(ctx, pending.d_qkv_a, w.qkv_a, pending.d_normed);
   backend.RmsNormBackwardInput(ctx.stream, {pending.d_normed, saved.x, w.norm, saved.inverse_rms, add, dx});
 }
 
@@ -195,22 +230,17 @@ void MlaBackwardWeight(const LayerContext& ctx, const MlaWeights& w, const MlaSa
   const ModelShape& s = ctx.shape;
   Backend& backend = ctx.backend;
   ArenaScope scope(ctx.scratch);
-  const View normed = ctx.KeptOrScratch(saved.normed, "mla.normed", s.tokens(), s.hidden);
-  const Latents latents = LatentsPlace(ctx, saved);
-  if (!saved.normed) {  // norms are recomputed
-    NormInput(ctx, w, saved, normed, {});
-    NormLatents(ctx, w, saved, latents, /*first=*/false);
-  }
-  backend.Gemm(ctx.stream, GemmLayout::kTN, pending.d_out, saved.out, grads.o, /*accumulate=*/true);
-  backend.Gemm(ctx.stream, GemmLayout::kTN, pending.d_kv, latents.c_kv, grads.kv_b, /*accumulate=*/true);
+  const LinearInputs inputs = InputsForBackward(ctx, w, saved);
+  LinearBackwardWeight(ctx, pending.d_out, saved.out, grads.o.values);
+  LinearBackwardWeight(ctx, pending.d_kv, inputs.c_kv, grads.kv_b.values);
   backend.RmsNormBackwardWeight(ctx.stream,
                                 {pending.d_c_kv, LatentPart(s, saved.qkv_a), saved.kv_inverse_rms, grads.kv_norm});
   if (s.q_rank > 0) {
-    backend.Gemm(ctx.stream, GemmLayout::kTN, pending.d_q, latents.c_q, grads.q_b, /*accumulate=*/true);
+    LinearBackwardWeight(ctx, pending.d_q, inputs.c_q, grads.q_b.values);
     backend.RmsNormBackwardWeight(ctx.stream,
                                   {pending.d_c_q, QueryPart(s, saved.qkv_a), saved.q_inverse_rms, grads.q_norm});
   }
-  backend.Gemm(ctx.stream, GemmLayout::kTN, pending.d_qkv_a, normed, grads.qkv_a, /*accumulate=*/true);
+  LinearBackwardWeight(ctx, pending.d_qkv_a, inputs.normed, grads.qkv_a.values);
   backend.RmsNormBackwardWeight(ctx.stream, {pending.d_normed, saved.x, saved.inverse_rms, grads.norm});
 }
 

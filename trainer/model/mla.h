@@ -13,30 +13,32 @@ namespace shoestring {
 // Also the type of their gradients (f32). Without a query latent q_norm and q_b do not exist and the first rows of
 // qkv_a are the query projection itself.
 struct MlaWeights {
-  View norm;     // [1, D] f32 gain
-  View qkv_a;    // [A, D]: rows of the query latent (or the queries), of the key-value latent, of the shared RoPE key
-  View q_norm;   // [1, q_rank] f32
-  View q_b;      // [H*(nope+rope), q_rank]: a head's part without position, then with
-  View kv_norm;  // [1, kv_rank] f32
-  View kv_b;     // [H*(nope+value), kv_rank]: a head's key part, then its value
-  View o;        // [D, H*value]
+  View norm;  // [1, D] f32 gain
+  MutableOperand
+      qkv_a;    // [A, D]: rows of the query latent (or the queries), of the key-value latent, of the shared RoPE key
+  View q_norm;  // [1, q_rank] f32
+  MutableOperand q_b;   // [H*(nope+rope), q_rank]: a head's part without position, then with
+  View kv_norm;         // [1, kv_rank] f32
+  MutableOperand kv_b;  // [H*(nope+value), kv_rank]: a head's key part, then its value
+  MutableOperand o;     // [D, H*value]
 };
 void VisitMlaWeights(const ModelShape& shape, const std::string& prefix, MlaWeights& weights, WeightVisitor visit);
 
-// What backward reads. Those marked (r) are empty when recomputed.
+// What backward reads. Those marked (r) are empty when recomputed; (i): inputs of linear layers, as the recipe caches
+// them.
 struct MlaSaved {
-  View x;               // [T, D] act: the block's input; whoever computes it writes here
-  View inverse_rms;     // [1, T] f32
-  View normed;          // [T, D] act (r norms)
-  View qkv_a;           // [T, A] act: latents before their norms; queries without latent and the RoPE key, rotated
-  View q_inverse_rms;   // [1, T] f32; empty without query latent
-  View kv_inverse_rms;  // [1, T] f32
-  View c_q;             // [T, q_rank] act (r norms); empty without query latent
-  View c_kv;            // [T, kv_rank] act (r norms)
-  View q;               // [T, H*(nope+rope)] act, rotated (r mla_up); columns of qkv_a without query latent
-  View kv;              // [T, H*(nope+value)] act (r mla_up)
-  View out;             // [T, H*value] act: the attention core's output
-  View log_sum_exp;     // [T, H] f32
+  View x;                 // [T, D] act: the block's input; whoever computes it writes here
+  View inverse_rms;       // [1, T] f32
+  MutableOperand normed;  // [T, D] (i, r norms)
+  View qkv_a;             // [T, A] act: latents before their norms; queries without latent and the RoPE key, rotated
+  View q_inverse_rms;     // [1, T] f32; empty without query latent
+  View kv_inverse_rms;    // [1, T] f32
+  MutableOperand c_q;     // [T, q_rank] (i, r norms); empty without query latent
+  MutableOperand c_kv;    // [T, kv_rank] (i, r norms)
+  View q;                 // [T, H*(nope+rope)] act, rotated (r mla_up); columns of qkv_a without query latent
+  View kv;                // [T, H*(nope+value)] act (r mla_up)
+  MutableOperand out;     // [T, H*value]: the attention core's output, as the recipe caches it
+  View log_sum_exp;       // [T, H] f32
 };
 MlaSaved AllocateMlaSaved(const ModelShape& shape, const RecomputeOptions& recompute, Arena& arena);
 

@@ -71,14 +71,14 @@ void StageModel::Bind(const std::vector<Parameter>& table) {
     if (found == index.end()) internal::CheckFailed(__FILE__, __LINE__, "not in the parameter table: " + name);
     return found->second;
   };
-  VisitWeights(weights_, [&](const std::string& name, int use, View& view) {
+  VisitWeights(weights_, [&](const std::string& name, int use, const WeightPlace& place) {
     const int i = find(name);
     here[i] = true;
-    weight_bindings_.push_back({i, use, &view});
+    weight_bindings_.push_back({i, use, place});
   });
-  VisitWeights(gradients_, [&](const std::string& name, int use, View& view) {
+  VisitWeights(gradients_, [&](const std::string& name, int use, const WeightPlace& place) {
     const int i = find(name);
-    if (table[i].trained) gradient_bindings_.push_back({i, use, &view});
+    if (table[i].trained) gradient_bindings_.push_back({i, use, place});
   });
   for (size_t i = 0; i < table.size(); ++i) {
     if (here[i]) parameters_.push_back(static_cast<int>(i));
@@ -123,8 +123,9 @@ StageModel::PendingSlot StageModel::AllocatePendingSlot() {
 void StageModel::Allocate(int slots, int pending_slots) {
   CHECK(slots_.empty());
   rope_ = MakeRopeTable(backend_, stream_, arena_, shape_);
-  forward_workspace_ = AllocateBlockWorkspace(shape_, recompute_, exchange_, arena_);
-  backward_workspace_ = AllocateBlockWorkspace(shape_, recompute_, exchange_, arena_);
+  const PrecisionFormats& formats = shape_.formats;
+  forward_workspace_ = AllocateBlockWorkspace(shape_, recompute_, formats.dispatch, exchange_, arena_);
+  backward_workspace_ = AllocateBlockWorkspace(shape_, recompute_, formats.dispatch_gradient, exchange_, arena_);
   if (shape_.experts > 0) {
     unseen_counts_ = arena_.Allocate(Purpose::kScratch, "unseen_counts", DType::kI64, 1, shape_.experts);
     backend_.Zero(stream_, unseen_counts_);
@@ -134,15 +135,17 @@ void StageModel::Allocate(int slots, int pending_slots) {
   for (int i = 0; i < pending_slots; ++i) pending_.push_back(AllocatePendingSlot());
 }
 
-void StageModel::SetWeights(const std::vector<View>& weights) {
+void StageModel::SetWeights(const std::vector<MutableOperand>& weights) {
   for (const Binding& binding : weight_bindings_) {
-    *binding.view = weights[binding.parameter];
-    CHECK(binding.view->data != nullptr);
+    CHECK(static_cast<bool>(weights[binding.parameter]));
+    binding.place.Bind(weights[binding.parameter]);
   }
 }
 
 void StageModel::SetGradients(const std::vector<std::vector<View>>& gradients) {
-  for (const Binding& binding : gradient_bindings_) *binding.view = gradients[binding.parameter][binding.use];
+  for (const Binding& binding : gradient_bindings_) {
+    binding.place.Bind(gradients[binding.parameter][binding.use]);
+  }
 }
 
 void StageModel::SetStep(const LossScales& scales, const StepAccumulators& accumulators) {

@@ -62,9 +62,10 @@ class StageModel : public Stage {
   // them (1 when each input gradient is followed by its weight gradient). Once, before anything runs.
   void Allocate(int slots, int pending_slots);
 
-  // One view a parameter, in table order and shape [stack * rows, cols]: act copies, f32 masters where the table says
-  // compute_copy = false (gains, routing biases). Views of parameters that are not in this stage may be empty.
-  void SetWeights(const std::vector<View>& weights);
+  // One operand a parameter, in table order and shape [stack * rows, cols]: act copies, f32 masters where the table
+  // says compute_copy = false (gains, routing biases), and what AllocateWeight makes where the table says `linear` and
+  // the shape's weight format is quantised. Those of parameters that are not in this stage may be empty.
+  void SetWeights(const std::vector<MutableOperand>& weights);
   // [parameter of the table][use], f32, shapes as weights: the accumulators of one lane (GradientSet::views). Those of
   // other stages, and all of routing biases, may be absent. Swapped before the weight gradients of another lane.
   void SetGradients(const std::vector<std::vector<View>>& gradients);
@@ -143,7 +144,7 @@ class StageModel : public Stage {
   struct Binding {
     int64_t parameter;
     int use;
-    View* view;  // in weights_ or gradients_
+    WeightPlace place;  // in weights_ or gradients_
   };
 
   void ListBlocks();

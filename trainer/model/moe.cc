@@ -1,30 +1,51 @@
 // Routed experts as grouped products over received rows; the shared experts compute while rows travel.
 #include "trainer/model/moe.h"
 
+#include "trainer/model/linear.h"
+
 namespace shoestring {
+namespace {
+
+MlpRows ExpertRows(const ExpertExchange& exchange, const MoeSaved& saved, const MoeWorkspace* workspace) {
+  return {exchange.segments(*saved.plan), saved.row_weight, workspace == nullptr ? View() : workspace->row_weight};
+}
+
+// x [T, D] act as it travels.
+Operand Sent(const LayerContext& ctx, ConstView x, const MoeWorkspace& workspace) {
+  if (!workspace.sent) return x;
+  ctx.backend.Quantize(ctx.stream, {x, workspace.sent, /*stack=*/1, /*segments=*/{}});
+  return workspace.sent;
+}
+
+// Where tokens arrive: where they are kept, if they are kept as they come.
+MutableOperand Arrival(const LayerContext& ctx, const MoeSaved& saved, const MoeWorkspace& workspace) {
+  const bool kept_as_they_come = ctx.shape.formats.dispatch.quantised() || !saved.rows.quantised();
+  return kept_as_they_come ? saved.rows : MutableOperand(workspace.rows);
+}
+
+}  // namespace
 
 ExchangeShape MakeExchangeShape(const ModelShape& s) { return {s.tokens(), s.chosen, s.experts, s.experts / s.groups}; }
 
 void VisitMoeWeights(const ModelShape& shape, const std::string& prefix, MoeWeights& weights, WeightVisitor visit) {
   VisitRouterWeights(prefix, weights.router, visit);
-  visit(prefix + "experts.gate_up_proj", 0, weights.gate_up);
-  visit(prefix + "experts.down_proj", 0, weights.down);
-  if (shape.shared_ffn > 0) VisitDenseMlpWeights(prefix + "shared_experts.", weights.shared, visit);
+  visit(prefix + "experts.gate_up_proj", 0, weights.experts.gate_up);
+  visit(prefix + "experts.down_proj", 0, weights.experts.down);
+  if (shape.shared_ffn > 0) VisitMlpWeights(prefix + "shared_experts.", weights.shared, visit);
 }
 
 MoeSaved AllocateMoeSaved(const ModelShape& s, const RecomputeOptions& recompute, const ExpertExchange& exchange,
                           Arena& arena) {
   const int64_t rows = exchange.max_rows();
+  const OperandFormat& gate_up = s.formats.cached_swiglu_input;
+  const OperandFormat& came = s.formats.dispatch.quantised() ? s.formats.dispatch : s.formats.cached_linear_input;
   MoeSaved saved;
   saved.router = AllocateRouterSaved(s, arena);
-  if (s.shared_ffn > 0) saved.shared = AllocateDenseMlpSaved(s, recompute, s.shared_ffn, arena);
+  if (s.shared_ffn > 0) saved.shared = AllocateMlpSaved(s, recompute, gate_up, s.tokens(), s.shared_ffn, arena);
   saved.plan = exchange.AllocatePlan(arena);
-  saved.rows = arena.Allocate(Purpose::kActivations, "moe.rows", s.act, rows, s.hidden);
+  saved.rows = AllocateOperand(arena, Purpose::kActivations, "moe.rows", came, rows, s.hidden);
   saved.row_weight = arena.Allocate(Purpose::kActivations, "moe.row_weight", DType::kF32, 1, rows);
-  saved.gate_up = arena.Allocate(Purpose::kActivations, "moe.gate_up", s.act, rows, 2 * s.expert_ffn);
-  if (!recompute.swiglu) {
-    saved.hidden = arena.Allocate(Purpose::kActivations, "moe.hidden", s.act, rows, s.expert_ffn);
-  }
+  saved.experts = AllocateMlpSaved(s, recompute, gate_up, rows, s.expert_ffn, arena);
   return saved;
 }
 
@@ -32,16 +53,21 @@ MoePending AllocateMoePending(const ModelShape& s, const ExpertExchange& exchang
   const int64_t rows = exchange.max_rows();
   MoePending pending;
   pending.router = AllocateRouterPending(s, arena);
-  if (s.shared_ffn > 0) pending.shared = AllocateDenseMlpPending(s, s.shared_ffn, arena);
-  pending.d_results = arena.Allocate(Purpose::kPending, "moe.d_results", s.act, rows, s.hidden);
-  pending.d_gate_up = arena.Allocate(Purpose::kPending, "moe.d_gate_up", s.act, rows, 2 * s.expert_ffn);
+  if (s.shared_ffn > 0) pending.shared = AllocateMlpPending(s, s.tokens(), s.shared_ffn, arena);
+  pending.d_results =
+      AllocateOperand(arena, Purpose::kPending, "moe.d_results", s.formats.dispatch_gradient, rows, s.hidden);
+  pending.experts = AllocateMlpPending(s, rows, s.expert_ffn, arena);
   return pending;
 }
 
-MoeWorkspace AllocateMoeWorkspace(const ModelShape& s, const ExpertExchange& exchange, Arena& arena) {
+MoeWorkspace AllocateMoeWorkspace(const ModelShape& s, const OperandFormat& sent, const ExpertExchange& exchange,
+                                  Arena& arena) {
   const int64_t rows = exchange.max_rows();
   MoeWorkspace workspace;
   workspace.base = arena.Allocate(Purpose::kExchange, "moe.base", s.act, s.tokens(), s.hidden);
+  if (sent.quantised()) {
+    workspace.sent = AllocateOperand(arena, Purpose::kExchange, "moe.sent", sent, s.tokens(), s.hidden);
+  }
   workspace.rows = arena.Allocate(Purpose::kExchange, "moe.travelling_rows", s.act, rows, s.hidden);
   workspace.row_weight = arena.Allocate(Purpose::kExchange, "moe.travelling_weight", DType::kF32, 1, rows);
   return workspace;
@@ -52,21 +78,20 @@ void MoeForwardDispatch(const LayerContext& ctx, const ExpertExchange& exchange,
                         const MoeWorkspace& workspace) {
   RouterForward(ctx, w.router, x, statistics, saved.router);
   exchange.BeginDispatch(ctx.backend, ctx.stream, *saved.plan,
-                         {x, saved.router.experts, saved.router.weights, saved.rows, saved.row_weight});
+                         {Sent(ctx, x, workspace), saved.router.experts, saved.router.weights,
+                          Arrival(ctx, saved, workspace), saved.row_weight});
   if (ctx.shape.shared_ffn == 0) return;
-  DenseMlpForward(ctx, w.shared, x, saved.shared, workspace.base);
+  MlpForward(ctx, w.shared, x, saved.shared, workspace.base);
   ctx.backend.Add(ctx.stream, u, workspace.base, workspace.base);
 }
 
 void MoeForwardExperts(const LayerContext& ctx, const ExpertExchange& exchange, const MoeWeights& w,
                        const MoeSaved& saved, const MoeWorkspace& workspace) {
-  ArenaScope scope(ctx.scratch);
   exchange.AwaitDispatch(ctx.backend, ctx.stream, *saved.plan);
-  const Segments segments = exchange.segments(*saved.plan);
-  const View hidden = ctx.KeptOrScratch(saved.hidden, "moe.hidden", segments.max_rows, ctx.shape.expert_ffn);
-  ctx.backend.GroupedGemm(ctx.stream, GemmLayout::kNT, segments, saved.rows, w.gate_up, saved.gate_up);
-  ctx.backend.SwiGlu(ctx.stream, {saved.gate_up, saved.row_weight, segments.offsets}, hidden);
-  ctx.backend.GroupedGemm(ctx.stream, GemmLayout::kNT, segments, hidden, w.down, workspace.rows);
+  const MlpRows rows = ExpertRows(exchange, saved, nullptr);
+  const MutableOperand came = Arrival(ctx, saved, workspace);
+  KeepRounded(ctx, came, saved.rows, rows.segments);
+  MlpForward(ctx, w.experts, came, saved.experts, workspace.rows, rows);
   exchange.BeginCombine(ctx.backend, ctx.stream, *saved.plan, workspace.rows);
 }
 
@@ -79,21 +104,16 @@ void MoeForwardCombine(const LayerContext& ctx, const ExpertExchange& exchange, 
 void MoeBackwardCombine(const LayerContext& ctx, const ExpertExchange& exchange, const MoeWeights& w,
                         const MoeSaved& saved, const MoePending& pending, ConstView d_out,
                         const MoeWorkspace& workspace) {
-  exchange.BeginCombineBackward(ctx.backend, ctx.stream, *saved.plan, d_out, pending.d_results);
+  exchange.BeginCombineBackward(ctx.backend, ctx.stream, *saved.plan, Sent(ctx, d_out, workspace), pending.d_results);
   if (ctx.shape.shared_ffn == 0) return;
-  DenseMlpBackwardInput(ctx, w.shared, saved.shared, pending.shared, d_out, workspace.base);
+  MlpBackwardInput(ctx, w.shared, saved.shared, pending.shared, d_out, workspace.base);
 }
 
 void MoeBackwardExperts(const LayerContext& ctx, const ExpertExchange& exchange, const MoeWeights& w,
                         const MoeSaved& saved, const MoePending& pending, const MoeWorkspace& workspace) {
-  ArenaScope scope(ctx.scratch);
   exchange.AwaitCombineBackward(ctx.backend, ctx.stream, *saved.plan);
-  const Segments segments = exchange.segments(*saved.plan);
-  const View d_hidden = ctx.Scratch("moe.d_hidden", ctx.shape.act, segments.max_rows, ctx.shape.expert_ffn);
-  ctx.backend.GroupedGemm(ctx.stream, GemmLayout::kNN, segments, pending.d_results, w.down, d_hidden);
-  ctx.backend.SwiGluBackward(ctx.stream, {saved.gate_up, saved.row_weight, segments.offsets}, d_hidden,
-                             pending.d_gate_up, workspace.row_weight);
-  ctx.backend.GroupedGemm(ctx.stream, GemmLayout::kNN, segments, pending.d_gate_up, w.gate_up, workspace.rows);
+  MlpBackwardInput(ctx, w.experts, saved.experts, pending.experts, pending.d_results, workspace.rows,
+                   ExpertRows(exchange, saved, &workspace));
   exchange.BeginDispatchBackward(ctx.backend, ctx.stream, *saved.plan, workspace.rows, workspace.row_weight);
 }
 
@@ -116,25 +136,25 @@ void MoeBackwardWeight(const LayerContext& ctx, const ExpertExchange& exchange, 
   ArenaScope scope(ctx.scratch);
   RouterBackwardWeight(ctx, x, pending.router, grads.router);
   if (ctx.shape.shared_ffn > 0) {
-    DenseMlpBackwardWeight(ctx, x, saved.shared, pending.shared, d_out, grads.shared);
+    const Operand cached = AsCached(ctx, x, ctx.shape.formats.cached_linear_input);
+    MlpBackwardWeight(ctx, cached, saved.shared, pending.shared, d_out, grads.shared);
   }
-  const Segments segments = exchange.segments(*saved.plan);
-  const View hidden = ctx.KeptOrScratch(saved.hidden, "moe.hidden", segments.max_rows, ctx.shape.expert_ffn);
-  if (!saved.hidden) ctx.backend.SwiGlu(ctx.stream, {saved.gate_up, saved.row_weight, segments.offsets}, hidden);
-  ctx.backend.GroupedGemm(ctx.stream, GemmLayout::kTN, segments, pending.d_results, hidden, grads.down,
-                          /*accumulate=*/true);
-  ctx.backend.GroupedGemm(ctx.stream, GemmLayout::kTN, segments, pending.d_gate_up, saved.rows, grads.gate_up,
-                          /*accumulate=*/true);
+  MlpBackwardWeight(ctx, saved.rows, saved.experts, pending.experts, pending.d_results, grads.experts,
+                    ExpertRows(exchange, saved, nullptr));
 }
 
 OperationCost MoeCost(const ModelShape& s, const RecomputeOptions& recompute, const ExpertExchange& exchange) {
   OperationCost cost = RouterCost(s);
-  if (s.shared_ffn > 0) cost += DenseMlpCost(s, recompute, s.shared_ffn);
+  if (s.shared_ffn > 0) cost += MlpCost(s, recompute, s.formats.cached_swiglu_input, s.shared_ffn);
   const int64_t rows = exchange.max_rows();
   AddLinear(cost, rows, 2 * s.expert_ffn, s.hidden);
   AddLinear(cost, rows, s.hidden, s.expert_ffn);
-  cost.dispatch_bytes = s.tokens() * s.chosen * (s.hidden * SizeOf(s.act) + SizeOf(DType::kF32));
-  cost.combine_bytes = s.tokens() * s.chosen * s.hidden * SizeOf(s.act);
+  const int64_t journeys = s.tokens() * s.chosen;
+  const int64_t act_row = s.hidden * SizeOf(s.act);
+  cost.dispatch_bytes = journeys * (RowBytes(s.formats.dispatch, s.hidden) + SizeOf(DType::kF32));
+  cost.combine_bytes = journeys * act_row;
+  cost.combine_backward_bytes = journeys * RowBytes(s.formats.dispatch_gradient, s.hidden);
+  cost.dispatch_backward_bytes = journeys * (act_row + SizeOf(DType::kF32));
   Arena measure = Arena::Measuring();
   AllocateMoeSaved(s, recompute, exchange, measure);
   AllocateMoePending(s, exchange, measure);

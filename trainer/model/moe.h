@@ -5,7 +5,7 @@
 #include <string>
 
 #include "parallel/expert_exchange.h"
-#include "trainer/model/dense_mlp.h"
+#include "trainer/model/mlp.h"
 #include "trainer/model/router.h"
 
 namespace shoestring {
@@ -15,9 +15,8 @@ ExchangeShape MakeExchangeShape(const ModelShape& shape);
 // Also the type of their gradients (f32). E' experts of this rank, F their intermediate width.
 struct MoeWeights {
   RouterWeights router;
-  DenseMlpWeights shared;  // all shared experts as one; empty without
-  View gate_up;            // [E'*2F, D]: each expert's gate rows, then its up rows
-  View down;               // [E'*D, F]
+  MlpWeights shared;   // all shared experts as one; empty without
+  MlpWeights experts;  // gate_up [E'*2F, D], down [E'*D, F]
 };
 // `prefix` ends in "mlp.".
 void VisitMoeWeights(const ModelShape& shape, const std::string& prefix, MoeWeights& weights, WeightVisitor visit);
@@ -25,31 +24,34 @@ void VisitMoeWeights(const ModelShape& shape, const std::string& prefix, MoeWeig
 // R: ExpertExchange::max_rows().
 struct MoeSaved {
   RouterSaved router;
-  DenseMlpSaved shared;
+  MlpSaved shared;
   std::unique_ptr<ExpertExchange::Plan> plan;
-  View rows;        // [R, D] act: received tokens
+  MutableOperand
+      rows;         // [R, D]: received tokens: as they came if they came quantised, else as the recipe caches inputs
   View row_weight;  // [1, R] f32: their gate weights
-  View gate_up;     // [R, 2F] act
-  View hidden;      // [R, F] act, times the gate weight; empty when SwiGLU is recomputed
+  MlpSaved experts;
 };
 MoeSaved AllocateMoeSaved(const ModelShape& shape, const RecomputeOptions& recompute, const ExpertExchange& exchange,
                           Arena& arena);
 
 struct MoePending {
   RouterPending router;
-  DenseMlpPending shared;
-  View d_results;  // [R, D] act: gradient of the experts' results
-  View d_gate_up;  // [R, 2F] act
+  MlpPending shared;
+  MutableOperand d_results;  // [R, D]: gradient of the experts' results, as it came
+  MlpPending experts;
 };
 MoePending AllocateMoePending(const ModelShape& shape, const ExpertExchange& exchange, Arena& arena);
 
 // What lives from one part of a layer to the next, in one direction; one layer at a time uses it.
 struct MoeWorkspace {
-  View base;        // [T, D] act: forward: u + shared experts; backward: gradients by shared experts and router
-  View rows;        // [R, D] act: forward: results; backward: gradients of received tokens
-  View row_weight;  // [1, R] f32: backward: gradients of their gate weights
+  View base;            // [T, D] act: forward: u + shared experts; backward: gradients by shared experts and router
+  MutableOperand sent;  // [T, D]: what travels to experts, if that is quantised: tokens, or gradients; else empty
+  View rows;            // [R, D] act: forward: tokens that came in act, then results; backward: gradients of tokens
+  View row_weight;      // [1, R] f32: backward: gradients of their gate weights
 };
-MoeWorkspace AllocateMoeWorkspace(const ModelShape& shape, const ExpertExchange& exchange, Arena& arena);
+// `sent`: the format in which rows travel to experts in this direction.
+MoeWorkspace AllocateMoeWorkspace(const ModelShape& shape, const OperandFormat& sent, const ExpertExchange& exchange,
+                                  Arena& arena);
 
 // Forward, in three parts. x [T, D] act: normed input; u [T, D] act: residual stream.
 // out = round(round(u + shared(x)) + routed(x)), rounded to act, routed as CombineRows sums it.

@@ -33,7 +33,7 @@ void SetExperts(const config::MoeConfig& moe, ModelShape& shape) {
 }  // namespace
 
 ModelShape MakeModelShape(const config::ModelConfig& model, const config::YarnConfig* yarn,
-                          config::PrecisionConfig::Mode mode, int64_t sequences, int64_t sequence_length) {
+                          const config::PrecisionConfig& precision, int64_t sequences, int64_t sequence_length) {
   ModelShape shape;
   shape.sequences = sequences;
   shape.sequence_length = sequence_length;
@@ -52,7 +52,8 @@ ModelShape MakeModelShape(const config::ModelConfig& model, const config::YarnCo
   shape.mtp_depth = model.mtp_depth();
   shape.norm_eps = model.norm_eps();
   shape.rope_settings = MakeRopeSettings(model.attention(), yarn);
-  shape.act = mode == config::PrecisionConfig::FP32 ? DType::kF32 : DType::kBF16;
+  shape.act = precision.mode() == config::PrecisionConfig::FP32 ? DType::kF32 : DType::kBF16;
+  shape.formats = MakePrecisionFormats(precision, shape.act);
   return shape;
 }
 

@@ -8,6 +8,7 @@
 #include "configs/schema/run.pb.h"
 #include "kernels/operations.h"
 #include "kernels/tensor.h"
+#include "trainer/model/precision.h"
 
 namespace shoestring {
 
@@ -51,6 +52,7 @@ struct ModelShape {
   double norm_eps = 1e-6;
   RopeSettings rope_settings;
   DType act = DType::kF32;
+  PrecisionFormats formats;
 
   int64_t tokens() const { return sequences * sequence_length; }             // T
   int64_t query_width() const { return heads * (nope + rope); }              // columns of q
@@ -65,7 +67,7 @@ struct ModelShape {
 // `yarn` null: plain RoPE (a phase without its own takes model.yarn; the caller decides). FP8 computes in BF16
 // activations.
 ModelShape MakeModelShape(const config::ModelConfig& model, const config::YarnConfig* yarn,
-                          config::PrecisionConfig::Mode mode, int64_t sequences, int64_t sequence_length);
+                          const config::PrecisionConfig& precision, int64_t sequences, int64_t sequence_length);
 
 // What is computed again in backward instead of kept; never changes a bit (V3 report, section 3.2.3).
 struct RecomputeOptions {

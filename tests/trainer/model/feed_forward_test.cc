@@ -35,16 +35,17 @@ config::ModelConfig SigmoidWithoutShared() {
   return model;
 }
 
-TEST(DenseMlp, AgreesWithTheDefinition) {
+TEST(Mlp, AgreesWithTheDefinition) {
   for (const bool recompute : {false, true}) {
     LayerBench bench(TinyModel(), {false, false, recompute});
     const LayerContext ctx = bench.ctx();
-    DenseMlpWeights weights, grads;
-    VisitDenseMlpWeights("model.layers.0.mlp.", weights, bench.WeightBinder());
-    VisitDenseMlpWeights("model.layers.0.mlp.", grads, bench.GradientBinder());
+    MlpWeights weights, grads;
+    VisitMlpWeights("model.layers.0.mlp.", weights, bench.WeightBinder());
+    VisitMlpWeights("model.layers.0.mlp.", grads, bench.GradientBinder());
     const ModelShape& s = bench.shape;
-    const DenseMlpSaved saved = AllocateDenseMlpSaved(s, bench.recompute, s.dense_ffn, bench.arena);
-    const DenseMlpPending pending = AllocateDenseMlpPending(s, s.dense_ffn, bench.arena);
+    const MlpSaved saved =
+        AllocateMlpSaved(s, bench.recompute, {s.act, {}, false}, s.tokens(), s.dense_ffn, bench.arena);
+    const MlpPending pending = AllocateMlpPending(s, s.tokens(), s.dense_ffn, bench.arena);
     Matrix x = RandomMatrix(s.tokens(), s.hidden, 1, 1);
     const Matrix direction = RandomMatrix(x.rows, x.cols, 2, 1);
     const View x_view = bench.Put(x);
@@ -52,9 +53,9 @@ TEST(DenseMlp, AgreesWithTheDefinition) {
     const View out = bench.Allocate(DType::kF32, x.rows, x.cols);
     const View dx = bench.Allocate(DType::kF32, x.rows, x.cols);
 
-    DenseMlpForward(ctx, weights, x_view, saved, out);
-    DenseMlpBackwardInput(ctx, weights, saved, pending, d_out, dx);
-    DenseMlpBackwardWeight(ctx, x_view, saved, pending, d_out, grads);
+    MlpForward(ctx, weights, x_view, saved, out);
+    MlpBackwardInput(ctx, weights, saved, pending, d_out, dx);
+    MlpBackwardWeight(ctx, x_view, saved, pending, d_out, grads);
 
     ExpectClose("out", ToMatrix(out), bench.reference.Mlp("model.layers.0.mlp", x), kForwardTolerance);
     const auto loss = [&] { return Dot(direction, bench.reference.Mlp("model.layers.0.mlp", x)); };
@@ -75,8 +76,8 @@ TEST_P(MoeTest, AgreesWithTheDefinition) {
   VisitMoeWeights(s, std::string(kMoe) + "mlp.", grads, bench.GradientBinder());
   const MoeSaved saved = AllocateMoeSaved(s, bench.recompute, *exchange, bench.arena);
   const MoePending pending = AllocateMoePending(s, *exchange, bench.arena);
-  const MoeWorkspace forward = AllocateMoeWorkspace(s, *exchange, bench.arena);
-  const MoeWorkspace backward = AllocateMoeWorkspace(s, *exchange, bench.arena);
+  const MoeWorkspace forward = AllocateMoeWorkspace(s, {s.act, {}, false}, *exchange, bench.arena);
+  const MoeWorkspace backward = AllocateMoeWorkspace(s, {s.act, {}, false}, *exchange, bench.arena);
   Matrix x = RandomMatrix(s.tokens(), s.hidden, 1, 1);
   const Matrix direction = RandomMatrix(x.rows, x.cols, 2, 1);
   const Matrix residual = RandomMatrix(x.rows, x.cols, 3, 1);
@@ -142,7 +143,8 @@ TEST_P(BlockTest, AgreesWithTheDefinition) {
   VisitBlockWeights(s, is_moe, prefix, grads, bench.GradientBinder());
   const BlockSaved saved = AllocateBlockSaved(s, bench.recompute, is_moe, *exchange, bench.arena);
   const BlockPending pending = AllocateBlockPending(s, is_moe, *exchange, bench.arena);
-  const BlockWorkspace workspace = AllocateBlockWorkspace(s, bench.recompute, *exchange, bench.arena);
+  const BlockWorkspace workspace =
+      AllocateBlockWorkspace(s, bench.recompute, {s.act, {}, false}, *exchange, bench.arena);
   Matrix x = RandomMatrix(s.tokens(), s.hidden, 1, 1);
   const Matrix direction = RandomMatrix(x.rows, x.cols, 2, 1);
   FromMatrix(x, saved.attention.x);

@@ -17,6 +17,7 @@
 #include "parallel/stage.h"
 #include "tests/trainer/model/reference_model.h"
 #include "trainer/model/context.h"
+#include "trainer/model/weight_visitor.h"
 #include "trainer/params.h"
 
 namespace shoestring {
@@ -38,9 +39,15 @@ inline config::ModelConfig TinyModel() {
   return model;
 }
 
-inline ModelShape TinyShape(const config::ModelConfig& model, bool bf16 = false) {
-  const auto mode = bf16 ? config::PrecisionConfig::BF16 : config::PrecisionConfig::FP32;
-  return MakeModelShape(model, model.has_yarn() ? &model.yarn() : nullptr, mode, /*sequences=*/2,
+inline config::PrecisionConfig Precision(config::PrecisionConfig::Mode mode) {
+  config::PrecisionConfig precision;
+  precision.set_mode(mode);
+  return precision;
+}
+
+inline ModelShape TinyShape(const config::ModelConfig& model,
+                            const config::PrecisionConfig& precision = Precision(config::PrecisionConfig::FP32)) {
+  return MakeModelShape(model, model.has_yarn() ? &model.yarn() : nullptr, precision, /*sequences=*/2,
                         /*sequence_length=*/6);
 }
 
@@ -175,12 +182,13 @@ class LayerBench {
   }
   // For VisitXWeights.
   auto WeightBinder() {
-    return [this](const std::string& name, int, View& view) { view = Put(reference.w.at(name)); };
+    return [this](const std::string& name, int, const WeightPlace& place) { place.Bind(Put(reference.w.at(name))); };
   }
   auto GradientBinder() {
-    return [this](const std::string& name, int, View& view) {
+    return [this](const std::string& name, int, const WeightPlace& place) {
       const Matrix& like = reference.w.at(name);
-      view = Put(Matrix(like.rows, like.cols));
+      const View view = Put(Matrix(like.rows, like.cols));
+      place.Bind(view);
       if (name.find("correction_bias") == std::string::npos) gradients[name] = view;
     };
   }

@@ -9,12 +9,13 @@
 #include "parallel/local_exchange.h"
 #include "tests/trainer/model/harness.h"
 #include "trainer/model/model.h"
+#include "trainer/train_state.h"
 
 namespace shoestring {
 
 struct BenchOptions {
   config::ModelConfig model = TinyModel();
-  bool bf16 = false;
+  config::PrecisionConfig precision = Precision(config::PrecisionConfig::FP32);
   int threads = 1;
   RecomputeOptions recompute = {};
   bool documents = false;  // the second sequence holds two documents that do not see each other
@@ -47,7 +48,7 @@ class ModelBench {
  public:
   explicit ModelBench(const BenchOptions& options)
       : options(options),
-        shape(TinyShape(options.model, options.bf16)),
+        shape(TinyShape(options.model, options.precision)),
         table(BuildParameterTable(options.model)),
         reference(shape, RandomWeights(table)),
         backend(MakeCpuBackend({.threads = options.threads})),
@@ -56,8 +57,7 @@ class ModelBench {
         exchange(MakeLocalExchange(MakeExchangeShape(shape))) {
     for (const Parameter& p : table) {
       const Matrix& value = reference.w.at(p.name);
-      weights.push_back(Allocate(p.compute_copy ? shape.act : DType::kF32, value.rows, value.cols));
-      FromMatrix(value, weights.back());
+      weights.push_back(PutWeight(p, value));
       gradients.emplace_back();
       for (int use = 0; p.trained && use < p.uses; ++use) {
         gradients.back().push_back(Allocate(DType::kF32, value.rows, value.cols));
@@ -77,6 +77,15 @@ class ModelBench {
 
   View Allocate(DType dtype, int64_t rows, int64_t cols) {
     return arena.Allocate(Purpose::kData, "test", dtype, rows, cols);
+  }
+  // As a train state holds it.
+  MutableOperand PutWeight(const Parameter& p, const Matrix& value) {
+    const View copy = Allocate(p.compute_copy ? shape.act : DType::kF32, value.rows, value.cols);
+    FromMatrix(value, copy);
+    if (!p.linear || !shape.formats.weight.quantised()) return copy;
+    const MutableOperand quantised = AllocateQuantisedWeight(arena, p, shape.formats.weight);
+    QuantiseWeight(*backend, *stream, p, copy, quantised);
+    return quantised;
   }
   View Zeros(DType dtype, int64_t rows, int64_t cols) {
     const View x = Allocate(dtype, rows, cols);
@@ -154,7 +163,7 @@ class ModelBench {
   std::unique_ptr<Stream> stream;
   Arena arena;
   std::unique_ptr<ExpertExchange> exchange;
-  std::vector<View> weights;
+  std::vector<MutableOperand> weights;
   std::vector<std::vector<View>> gradients;
   StepAccumulators accumulators;
   std::vector<model_reference::Tokens> host_tokens;

@@ -1,6 +1,7 @@
 // The whole model: losses, logits and gradients against the float64 definition; what must not change a bit; costs.
 #include "trainer/model/model.h"
 
+#include "tests/trainer/fp8_recipe.h"
 #include "tests/trainer/model/model_bench.h"
 
 namespace shoestring {
@@ -102,35 +103,39 @@ std::string TrainedBits(const BenchOptions& options) {
   return bench.Bits();
 }
 
-class BitsTest : public testing::TestWithParam<bool> {};  // whether BF16
+struct NamedPrecision {
+  const char* name;
+  config::PrecisionConfig precision;
+};
+class BitsTest : public testing::TestWithParam<NamedPrecision> {};
 
 TEST_P(BitsTest, RecomputeChangesNone) {
-  const std::string kept = TrainedBits({.bf16 = GetParam()});
+  const std::string kept = TrainedBits({.precision = GetParam().precision});
   for (const RecomputeOptions& recompute : {RecomputeOptions{true, false, false}, RecomputeOptions{false, true, false},
                                             RecomputeOptions{false, false, true}, RecomputeOptions{true, true, true}}) {
-    EXPECT_TRUE(TrainedBits({.bf16 = GetParam(), .recompute = recompute}) == kept)
+    EXPECT_TRUE(TrainedBits({.precision = GetParam().precision, .recompute = recompute}) == kept)
         << recompute.norms << recompute.mla_up << recompute.swiglu;
   }
 }
 
 TEST_P(BitsTest, ThreadsChangeNone) {
-  const std::string one = TrainedBits({.bf16 = GetParam(), .threads = 1});
-  EXPECT_TRUE(TrainedBits({.bf16 = GetParam(), .threads = 2}) == one);
-  EXPECT_TRUE(TrainedBits({.bf16 = GetParam(), .threads = 3}) == one);
+  const std::string one = TrainedBits({.precision = GetParam().precision, .threads = 1});
+  EXPECT_TRUE(TrainedBits({.precision = GetParam().precision, .threads = 2}) == one);
+  EXPECT_TRUE(TrainedBits({.precision = GetParam().precision, .threads = 3}) == one);
 }
 
 // Both micro-batches alive, input gradients of both before the weight gradients of either.
 TEST_P(BitsTest, DeferringWeightGradientsChangesNone) {
-  ModelBench bench({.bf16 = GetParam()});
+  ModelBench bench({.precision = GetParam().precision});
   const auto model = bench.MakeStage(StagePlacement::Whole(bench.shape), /*pending_slots=*/2);
   for (int wave = 0; wave < 2; ++wave) model->Forward({1, wave}, bench.tokens[wave], wave, {}, {});
   for (int wave = 1; wave >= 0; --wave) model->BackwardInput({1, wave}, bench.tokens[wave], wave, {}, {});
   for (int wave = 0; wave < 2; ++wave) model->BackwardWeight({1, wave}, bench.tokens[wave], wave);
-  EXPECT_TRUE(bench.Bits() == TrainedBits({.bf16 = GetParam()}));
+  EXPECT_TRUE(bench.Bits() == TrainedBits({.precision = GetParam().precision}));
 }
 
 TEST_P(BitsTest, CuttingIntoStagesChangesNone) {
-  const BenchOptions options{.model = TwoModules(), .bf16 = GetParam()};
+  const BenchOptions options{.model = TwoModules(), .precision = GetParam().precision};
   ModelBench bench(options);
   const int64_t tokens = bench.shape.tokens();
   std::vector<std::unique_ptr<StageModel>> stages;
@@ -175,13 +180,27 @@ TEST_P(BitsTest, CuttingIntoStagesChangesNone) {
   EXPECT_TRUE(bench.Bits() == whole.Bits());
 }
 
-INSTANTIATE_TEST_SUITE_P(Precisions, BitsTest, testing::Bool());
+// FP8 also where inputs are kept otherwise than forward multiplies them, and where nothing is quantised on its way.
+INSTANTIATE_TEST_SUITE_P(
+    Precisions, BitsTest,
+    testing::Values(NamedPrecision{"FP32", Precision(config::PrecisionConfig::FP32)},
+                    NamedPrecision{"BF16", Precision(config::PrecisionConfig::BF16)},
+                    NamedPrecision{"FP8", Fp8Precision()},
+                    NamedPrecision{"FP8KeepsBF16", Fp8Precision("cached_linear_input: BF16 cached_swiglu_input: BF16 "
+                                                                "cached_attention_output: BF16 dispatch_format: BF16 "
+                                                                "dispatch_gradient_format: BF16")},
+                    NamedPrecision{"FP8KeepsE5M2", Fp8Precision("cached_linear_input: E5M2 cached_swiglu_input: E5M2 "
+                                                                "cached_attention_output: E4M3 dispatch_format: BF16")},
+                    NamedPrecision{"FP8OperandsE5M2", Fp8Precision("activation_format: E5M2 gradient_format: E5M2 "
+                                                                   "dispatch_gradient_format: E5M2")},
+                    NamedPrecision{"FP8Hopper", Fp8Precision("accumulation: ACCUMULATE_HOPPER")}),
+    [](const auto& info) { return std::string(info.param.name); });
 
 // BF16 keeps 8 bits, so a tensor is good to about 1/256; through some ten layers of products that average it, losses
 // come within half a percent and gradients within a few.
 TEST(Model, Bf16IsCloseToFp32) {
   ModelBench fp32({});
-  ModelBench bf16({.bf16 = true});
+  ModelBench bf16({.precision = Precision(config::PrecisionConfig::BF16)});
   for (ModelBench* bench : {&fp32, &bf16}) {
     const auto model = bench->MakeStage(StagePlacement::Whole(bench->shape));
     bench->TrainBoth(*model);
