@@ -141,10 +141,11 @@ def code(limit):
 def build(size, seed=7):
     """Documents of `size` bytes together, shuffled; and a line that says what they are made of."""
     rng = random.Random(seed)
+    manuals = ["/usr/share/doc", "/usr/share/common-licenses"]
     kinds = {
         "code": code(size * 3 // 10),
         "messages in many languages": translations(size * 4 // 10, each=45_000),
-        "prose": files(["/usr/share/doc", "/usr/share/common-licenses"], ("changelog.gz", "README", "copyright"), size // 10),
+        "prose": files(manuals, ("changelog.gz", "README", "copyright"), size // 10),
         "locales": files(["/usr/share/i18n/locales"], (), size // 20),
     }
     documents, counts = [], {}

@@ -24,7 +24,8 @@ class Tool:
         self.flags.append(f"--threads={threads}")
 
     def command(self, verb, **options):
-        flags = [f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}") for name, value in options.items()]
+        named = {f"--{name.replace('_', '-')}": value for name, value in options.items()}
+        flags = [name if value is True else f"{name}={value}" for name, value in named.items()]
         return [str(self.program), verb, *self.flags, *flags]
 
     def run(self, verb, **options):
@@ -61,7 +62,7 @@ class Turns:
 
 
 def make_samples(settings, count, seed=5):
-    """Rows of ids with something to learn: runs with a stride, repeats of earlier text, and noise of uneven frequency."""
+    """Rows of ids with something to learn: runs with a stride, repeats of earlier text, noise of uneven frequency."""
     rng = numpy.random.default_rng(seed)
     vocab, row = settings["vocab_size"], settings["sequence_length"] + 1 + settings["mtp_depth"]
     frequent = (rng.zipf(1.3, size=(count, row)) - 1) % (vocab - 2)
@@ -83,7 +84,7 @@ def read_directory(directory):
 
 
 def stack_experts(tensors):
-    """Released names to those of models that keep a layer's experts in one tensor: gate and up together, experts first."""
+    """Released names to those of models that keep a layer's experts in one tensor, gate and up together."""
     result, layers = {}, {}
     for name, value in tensors.items():
         head, found, tail = name.partition(".mlp.experts.")

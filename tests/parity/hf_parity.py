@@ -126,8 +126,8 @@ def compare_config(build, name, steps, work):
     gradient, tensor = compare_gradients(tool, directory, model, batch, work)
     loss, step, first, last = compare_steps(tool, directory, model, settings, samples, work, steps)
     good = logits <= LOGITS_BOUND and gradient <= GRADIENT_BOUND and loss <= LOSS_BOUND
-    figures = [type(model).__name__, f"{logits:.2e}", f"{largest:.2f}", f"{gradient:.2e}", tensor, f"{loss:.2e}", str(step)]
-    return good, [name, *figures, f"{first:.3f}", f"{last:.3f}", "ok" if good else "FAILED"]
+    row = [name, type(model).__name__, f"{logits:.2e}", f"{largest:.2f}", f"{gradient:.2e}", tensor, f"{loss:.2e}"]
+    return good, row + [str(step), f"{first:.3f}", f"{last:.3f}", "ok" if good else "FAILED"]
 
 
 def main():
@@ -144,7 +144,8 @@ def main():
         print(f"compared {name}: {'ok' if results[-1][0] else 'FAILED'}", flush=True)
     print(f"Hugging Face parity, FP32, {options.steps} steps; bounds: logits {LOGITS_BOUND:g} absolute,", end=" ")
     print(f"gradients {GRADIENT_BOUND:g} of the norm, losses {LOSS_BOUND:g} of the loss")
-    header = ["config", "model", "logits", "largest", "gradient", "worst tensor", "loss", "at step", "first", "last", ""]
+    header = ["config", "model", "logits", "largest", "gradient", "worst tensor", "loss", "at step"]
+    header += ["first", "last", ""]
     print_table(header, [row for _, row in results])
     raise SystemExit(0 if all(good for good, _ in results) else 1)
 

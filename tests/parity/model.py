@@ -1,8 +1,8 @@
 """The recipe's model in PyTorch, written from the reports: latent attention, experts, MTP modules, balance loss.
 
 Four ways to compute the experts, the same function each: a `loop` over experts that gathers the tokens of each; tokens
-sorted by expert once and `split`; `grouped` products over the sorted tokens; and those `padded` to one batched product. Parameters have the released names, but a layer's experts lie together
-(harness.stack_experts).
+sorted by expert once and `split`; `grouped` products over the sorted tokens; and those `padded` to one batched product.
+Parameters have the released names, but a layer's experts lie together (harness.stack_experts).
 """
 
 import math
@@ -218,7 +218,7 @@ class MtpBlock(Block):
 
 
 class Model(nn.Module):
-    """`c` is a config.json of ours without YaRN; `way` says how experts are computed, `balance` whether that loss is."""
+    """`c` is a config.json of ours without YaRN; `way`: how experts are computed; `balance`: whether that loss is."""
 
     def __init__(self, c, way, sequence_length, balance=True):
         super().__init__()

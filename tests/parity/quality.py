@@ -18,8 +18,8 @@ import time
 import numpy
 import torch
 
-from harness import ROOT, AdamW, Tool, print_table
-from model import Model, ids_and_targets
+from harness import ROOT, Tool, print_table
+from peer import Peer
 
 BOUND = 0.02
 
@@ -38,48 +38,6 @@ def read_metrics(run_dir):
     losses = {line["step"]: line["loss"] for line in lines if "loss" in line}
     validation = [line["val_loss"] for line in lines if line.get("val_loss") is not None]
     return losses, validation[-1]
-
-
-class Peer:
-    """PyTorch's side: the model, its optimizer, and the batches of a run."""
-
-    def __init__(self, directory, settings, precision):
-        config = json.loads((pathlib.Path(directory) / "config.json").read_text())
-        self.model = Model(config, "split", settings["sequence_length"]).load(directory)
-        self.settings, self.optimizer = settings, AdamW(self.model.parameters(), settings, fused=True)
-        self.autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "BF16")
-
-    def targets(self, samples):
-        return ids_and_targets(samples, self.settings["eos_id"], self.settings["mtp_depth"])
-
-    def step(self, samples, plan):
-        """One optimizer step over all samples; the main loss of each token."""
-        tokens = len(samples) * self.settings["sequence_length"]
-        depth, total, counts = self.settings["mtp_depth"], 0.0, None
-        for micro in numpy.split(samples, len(samples) // self.settings["micro_batch"]):
-            with self.autocast:
-                main, modules, balance, chosen = self.model(*self.targets(micro))
-            loss = main / tokens + plan["balance_alpha"] / len(samples) * balance
-            if depth:
-                loss = loss + plan["mtp_weight"] / (depth * tokens) * sum(modules)
-            loss.backward()
-            total += main.item()
-            experts = self.model.model.layers[-1].mlp.gate.experts if chosen else 0
-            new = [torch.bincount(c.flatten(), minlength=experts) for c in chosen]
-            counts = new if counts is None else [a + b for a, b in zip(counts, new)]
-        self.optimizer.step(plan["learning_rate"])
-        self.model.update_biases(counts, plan["bias_speed"])
-        return total / tokens
-
-    @torch.no_grad()
-    def validate(self, samples):
-        total, targets = 0.0, 0
-        for micro in numpy.array_split(samples, -(-len(samples) // self.settings["micro_batch"])):
-            rows, wanted = self.targets(micro)
-            with self.autocast:
-                total += self.model(rows, wanted, mtp=False)[0].item()
-            targets += int((wanted[:, : self.settings["sequence_length"]] >= 0).sum())
-        return total / targets
 
 
 def samples_of(tool, settings, path, count, **flags):
@@ -120,7 +78,7 @@ def main():
         peer = Peer(work / "initial", settings, options.precision or settings["mode"])
     theirs, at = [], 0
     for i, plan in enumerate(plans):
-        theirs.append(peer.step(training[at : at + plan["sequences"]], plan))
+        theirs.append(peer.step(training[at : at + plan["sequences"]], plan)["loss"])
         at += plan["sequences"]
         if (i + 1) % max(1, options.steps // 10) == 0:
             print(f"step {i + 1}: PyTorch {theirs[-1]:.4f}, ours {ours[i + 1]:.4f}", flush=True)
@@ -128,7 +86,8 @@ def main():
     difference = our_validation / peer_validation - 1
     rows = [["training loss, first step", f"{ours[1]:.5f}", f"{theirs[0]:.5f}", f"{ours[1] / theirs[0] - 1:+.3%}"]]
     last = len(theirs)
-    rows.append(["training loss, last step", f"{ours[last]:.5f}", f"{theirs[-1]:.5f}", f"{ours[last] / theirs[-1] - 1:+.3%}"])
+    end = f"{ours[last]:.5f}", f"{theirs[-1]:.5f}", f"{ours[last] / theirs[-1] - 1:+.3%}"
+    rows.append(["training loss, last step", *end])
     rows.append(["validation loss", f"{our_validation:.5f}", f"{peer_validation:.5f}", f"{difference:+.3%}"])
     rows.append(["seconds", f"{middle - start:.0f}", f"{time.time() - middle:.0f}", ""])
     print_table([f"{settings['name']}, {last} steps", "ours", "PyTorch", ""], rows)

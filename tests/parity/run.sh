@@ -14,7 +14,7 @@ cd "$(dirname "$0")/../.." || exit
 
 build=build/cpu
 log=.cache/parity/log
-all_items=(golden safetensors hf tokenizer throughput quality)
+all_items=(golden safetensors hf recipe tokenizer throughput quality)
 items=()
 
 item_golden() { "${build}/tests/parity/hf_golden_test"; }
@@ -29,6 +29,7 @@ item_safetensors() {
   return "${status}"
 }
 item_hf() { "${python}" tests/parity/hf_parity.py "${build}"; }
+item_recipe() { "${python}" tests/parity/recipe_parity.py "${build}"; }
 item_tokenizer() { "${python}" tests/parity/tokenizer_parity.py "${build}"; }
 item_throughput() { "${python}" tests/parity/throughput.py "${build}"; }
 item_quality() { "${python}" tests/parity/quality.py "${build}"; }
@@ -51,7 +52,8 @@ done
 
 python=$(tests/parity/setup.sh | tail -n 1) || exit 1
 [[ -e "${build}/CMakeCache.txt" ]] || cmake --preset cpu > /dev/null || exit 1
-cmake --build "${build}" --target shoestring parity_tool encode_speed hf_golden_test tokenizer_parity_tool > /dev/null || exit 1
+targets=(shoestring parity_tool encode_speed hf_golden_test tokenizer_parity_tool)
+cmake --build "${build}" --target "${targets[@]}" > /dev/null || exit 1
 
 mkdir -p "${log}" && table=${log}/table.txt
 : > "${table}"
@@ -61,5 +63,6 @@ for item in "${items[@]}"; do
   "item_${item}" > "${log}/${item}.txt" 2>&1 || { verdict=FAIL; failures=$((failures + 1)); }
   printf '%-12s %-5s %s\n' "${item}" "${verdict}" "$(tail -n 1 "${log}/${item}.txt")" | tee -a "${table}"
 done
-echo "run.sh: $([[ ${failures} -eq 0 ]] && echo passed || echo "${failures} FAILED"); logs in ${log}" | tee -a "${table}"
+result=$([[ ${failures} -eq 0 ]] && echo passed || echo "${failures} FAILED")
+echo "run.sh: ${result}; logs in ${log}" | tee -a "${table}"
 [[ ${failures} -eq 0 ]]

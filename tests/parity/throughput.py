@@ -147,9 +147,10 @@ def report(seconds, tokens):
     medians = {key: statistics.median(values) for key, values in seconds.items()}
     rows, good = [], True
     for (mode, name), values in seconds.items():
-        base, peer = medians[mode, "ours"], medians[mode, name]
+        peer = medians[mode, name]
         ratio = statistics.median(v / o for v, o in zip(values, seconds[mode, "ours"]))
-        rows.append([f"{mode} {name}", f"{1e3 * peer:.0f}", f"{1e3 * min(values):.0f}", f"{tokens / peer:.0f}", f"{ratio:.2f}"])
+        times = f"{1e3 * peer:.0f}", f"{1e3 * min(values):.0f}", f"{tokens / peer:.0f}"
+        rows.append([f"{mode} {name}", *times, f"{ratio:.2f}"])
     print_table(["one step", "median ms", "best ms", "tokens/s", "ours is faster by"], rows)
     for mode in MODES:
         peers = {name: m for (key, name), m in medians.items() if key == mode and name != "ours"}

@@ -103,7 +103,9 @@ def random_strings(rng, count):
         parts = []
         for _ in range(rng.randrange(1, 20)):
             at = rng.randrange(len(pool))
-            run = pool[at : at + rng.randrange(1, 5)] if rng.random() < 0.7 else rng.choices(pool, k=rng.randrange(1, 4))
+            run = pool[at : at + rng.randrange(1, 5)]
+            if rng.random() < 0.3:
+                run = rng.choices(pool, k=rng.randrange(1, 4))
             parts.append("".join(run) + (rng.choice(corpus.SPACES) if rng.random() < 0.3 else ""))
         texts.append("".join(parts))
     return texts
