@@ -54,7 +54,8 @@ inline F32x16 operator/(const F32x16& a, const F32x16& b) {
 }
 // Two roundings: without the instruction a fused one costs a library call each.
 inline F32x16 Fma(const F32x16& a, const F32x16& b, const F32x16& c) { return a * b + c; }
-inline F32x16 FusedMultiplyAdd(const F32x16& a, const F32x16& b, const F32x16& c) {
+// A call of its own, because sixteen calls of a library's function where it is used would cost a loop its registers.
+[[gnu::noinline]] inline F32x16 FusedMultiplyAdd(const F32x16& a, const F32x16& b, const F32x16& c) {
   return MakeLanes([&](int i) { return __builtin_fmaf(a.v[i], b.v[i], c.v[i]); });
 }
 inline F32x16 Min(const F32x16& a, const F32x16& b) {

@@ -66,13 +66,15 @@ Fp8Call Fp8Of(const Buffers& x, const GemmCall& call) {
           {}};
 }
 
-double DenseRate(CpuGemm& gemm, const Buffers& x, Buffers& out, GemmLayout layout, DType in, const Shape& s) {
+double DenseRate(CpuGemm& gemm, const Buffers& x, Buffers& out, GemmLayout layout, DType in, const Shape& s,
+                 bool hopper = false) {
   const bool tn = layout == GemmLayout::kTN;
   const DType c = tn ? DType::kF32 : in == DType::kE4M3 ? DType::kBF16 : in;
   GemmCall call = {
       layout, s.m,          s.n, s.k, in, x.a.data(), tn ? s.m : s.k, x.b.data(), layout == GemmLayout::kNT ? s.k : s.n,
       c,      out.c.data(), s.n, tn};
   if (in == DType::kE4M3) call.fp8 = Fp8Of(x, call);
+  call.fp8.how.hopper = hopper;
   return Rate(2.0 * s.m * s.n * s.k, [&] { gemm.Run(call); });
 }
 
@@ -188,6 +190,10 @@ void Main(const std::string& only) {
       PrintDtype(gemm, DType::kF32, peak.f32_gflops);
       PrintDtype(gemm, DType::kBF16, peak.bf16_gflops);
       PrintDtype(gemm, DType::kE4M3, peak.bf16_gflops);
+      const Buffers fp8 = MakeBuffers(DType::kE4M3);
+      Buffers out = fp8;
+      std::printf("  e4m3 with Hopper's short accumulator, 512 x 512 x 512: %.1f\n",
+                  DenseRate(gemm, fp8, out, GemmLayout::kNT, DType::kE4M3, {512, 512, 512}, true));
       for (const AttentionShape& shape :
            {AttentionShape{2048, 256, 6, 32, 16, 32}, AttentionShape{2048, 1024, 4, 64, 32, 64}}) {
         PrintAttention(pool, isa, DType::kF32, peak.f32_gflops, shape);
