@@ -5,6 +5,7 @@
 
 #include "tests/trainer/fp8_recipe.h"
 #include "tests/trainer/model/harness.h"
+#include "tests/trainer/model/product_check.h"
 #include "tests/trainer/model/quantised_reference.h"
 #include "trainer/train_state.h"
 
@@ -95,21 +96,6 @@ Matrix Tokens(int64_t cols, uint64_t seed) {
     }
   }
   return m;
-}
-
-// FP32 sums of exact products: 2^-24 an addition, a few hundred of them, of terms that mostly cancel.
-void ExpectSum(const Matrix& ours, const Matrix& sum, const Matrix& magnitudes, bool bf16, const std::string& what) {
-  for (size_t i = 0; i < sum.values.size(); ++i) {
-    const double rounding = bf16 ? std::abs(sum.values[i]) / 256 : 0;
-    ASSERT_NEAR(ours.values[i], sum.values[i], rounding + 4e-6 * magnitudes.values[i]) << what << " element " << i;
-  }
-}
-Matrix Absolute(Matrix m) {
-  for (double& v : m.values) v = std::abs(v);
-  return m;
-}
-void ExpectProduct(View ours, const Matrix& a, const Matrix& b, const std::string& what) {
-  ExpectSum(ToMatrix(ours), Times(a, b), Times(Absolute(a), Absolute(b)), ours.dtype == DType::kBF16, what);
 }
 
 TEST_P(LinearTest, DenseAgreesWithTheDefinition) {
