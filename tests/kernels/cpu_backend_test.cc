@@ -185,6 +185,35 @@ TEST_P(CpuBackendTest, NoOperationAllocatesOnceItHasRun) {
   }
 }
 
+TEST_P(CpuBackendTest, NoFp8OperationAllocatesOnceItHasRun) {
+  const int64_t tokens = 300, cols = 128;
+  TestTensor x(act(), tokens, cols), gain(act(), 1, cols), gate_up(act(), tokens, 2 * cols), w(act(), 3 * cols, cols);
+  TestTensor codes(DType::kU8, tokens, cols), w_codes(DType::kU8, 3 * cols, cols), out(act(), tokens, cols);
+  TestTensor scales(DType::kF32, tokens, 1), w_scales(DType::kF32, 3, 1), offsets(DType::kI32, 1, 4);
+  for (TestTensor* t : {&x, &gain, &gate_up, &w}) t->Random(1);
+  offsets.Fill([](int64_t, int64_t group) { return static_cast<double>(group * 100); });
+  const auto as_fp8 = [](const TestTensor& t) {
+    return View(t.view().data, DType::kE4M3, t.view().rows, t.view().cols);
+  };
+  const MutableOperand y(as_fp8(codes), scales.view(), {1, 128}), weights(as_fp8(w_codes), w_scales.view(), {128, 128});
+  const auto step = [&](Backend& backend, Stream& stream) {
+    backend.Quantize(stream, {w, weights, 3});
+    backend.RmsNorm(stream, {.x = x, .delta = {}, .sum = {}, .gain = gain, .eps = 1e-6, .y = y, .inverse_rms = {}});
+    backend.SwiGlu(stream, {.gate_up = gate_up, .row_weight = {}, .offsets = {}}, y);
+    for (const bool hopper : {false, true}) {
+      backend.GroupedGemm(stream, GemmLayout::kNT, {offsets, 3, tokens}, y, weights, out, false, {.hopper = hopper});
+    }
+    backend.Dequantize(stream, y, out);
+  };
+  for (Backend* backend : {one_.get(), three_.get()}) {
+    const std::unique_ptr<Stream> stream = backend->MakeStream();
+    step(*backend, *stream);
+    const int64_t before = HeapCalls();
+    step(*backend, *stream);
+    EXPECT_EQ(HeapCalls() - before, 0);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Cpu, CpuBackendTest, testing::ValuesIn(OpCases()), OpCaseName);
 
 }  // namespace
