@@ -4,6 +4,7 @@
 #include <boost/program_options.hpp>
 #include <cstdio>
 #include <iostream>
+#include <map>
 #include <memory>
 #include <sstream>
 #include <string>
@@ -41,6 +42,8 @@ struct Options {
   int threads = 2;
   bool validation = false;
   bool on_demand = false;
+  std::string dtype = "f32";
+  bool power_of_two_scales = false;
 };
 
 FileSystem& Fs() { return PosixFileSystem(); }
@@ -156,6 +159,14 @@ absl::Status WriteSamples(const Options& options, const config::RunConfig& confi
   return WriteRaw(options.out, samples.data(), samples.size() * sizeof(int32_t));
 }
 
+absl::Status WriteWeights(const Options& options, ParitySession& session) {
+  const std::map<std::string, DType> dtypes = {{"f32", DType::kF32}, {"bf16", DType::kBF16}, {"fp8", DType::kE4M3}};
+  const auto dtype = dtypes.find(options.dtype);
+  if (dtype == dtypes.end()) return absl::InvalidArgumentError("--dtype is f32, bf16 or fp8");
+  return session.ExportWeights(options.out,
+                               {.dtype = dtype->second, .power_of_two_scales = options.power_of_two_scales});
+}
+
 absl::Status Run(const Options& options) {
   ASSIGN_OR_RETURN(const config::RunConfig config, Load(options));
   if (options.verb == "settings") {
@@ -166,7 +177,7 @@ absl::Status Run(const Options& options) {
   if (options.verb == "logits") return WriteLogits(options, config);
   if (options.verb == "steps") return TakeSteps(options, config);
   ASSIGN_OR_RETURN(const std::unique_ptr<ParitySession> session, MakeSession(options, config));
-  if (options.verb == "weights") return session->ExportWeights(options.out);
+  if (options.verb == "weights") return WriteWeights(options, *session);
   if (options.verb == "gradients") return session->ExportGradients(options.out);
   return absl::InvalidArgumentError(
       absl::StrCat("unknown verb ", options.verb, "; settings, samples, weights, logits, gradients or steps"));
@@ -186,6 +197,8 @@ int Main(int argc, char** argv) {
   flags.add_options()("threads", po::value(&options.threads), "threads (2)");
   flags.add_options()("validation", po::bool_switch(&options.validation), "samples of the validation shard");
   flags.add_options()("on-demand", po::bool_switch(&options.on_demand), "a step for each line on standard input");
+  flags.add_options()("dtype", po::value(&options.dtype), "of written weights: f32, bf16 or fp8 (f32)");
+  flags.add_options()("power-of-two-scales", po::bool_switch(&options.power_of_two_scales), "of fp8");
   try {
     po::positional_options_description positional;
     positional.add("verb", 1);

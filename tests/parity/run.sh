@@ -14,7 +14,7 @@ cd "$(dirname "$0")/../.." || exit
 
 build=build/cpu
 log=.cache/parity/log
-all_items=(golden safetensors hf recipe tokenizer throughput quality)
+all_items=(golden safetensors hf recipe fp8 tokenizer throughput quality)
 items=()
 
 item_golden() { "${build}/tests/parity/hf_golden_test"; }
@@ -30,6 +30,7 @@ item_safetensors() {
 }
 item_hf() { "${python}" tests/parity/hf_parity.py "${build}"; }
 item_recipe() { "${python}" tests/parity/recipe_parity.py "${build}"; }
+item_fp8() { "${python}" tests/parity/fp8_parity.py "${build}"; }
 item_tokenizer() { "${python}" tests/parity/tokenizer_parity.py "${build}"; }
 item_throughput() { "${python}" tests/parity/throughput.py "${build}"; }
 item_quality() { "${python}" tests/parity/quality.py "${build}"; }

@@ -10,7 +10,6 @@
 #include "base/status_macros.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "trainer/batch.h"
-#include "trainer/export/export_hf.h"
 #include "trainer/export/import_hf.h"
 #include "trainer/export/weight_source.h"
 #include "trainer/train_step.h"
@@ -83,10 +82,10 @@ absl::Status ParitySession::ImportWeights(const std::string& directory) {
   return absl::OkStatus();
 }
 
-absl::Status ParitySession::ExportWeights(const std::string& directory) {
+absl::Status ParitySession::ExportWeights(const std::string& directory, const HfExport& options) {
   const std::map<std::string, View> masters = Masters();
   MemoryWeights weights({masters.begin(), masters.end()});
-  return ExportHf(PosixFileSystem(), directory, config_.model(), weights, {.dtype = DType::kF32}).status();
+  return ExportHf(PosixFileSystem(), directory, config_.model(), weights, options).status();
 }
 
 std::vector<int32_t> ParitySession::FirstIds() const {

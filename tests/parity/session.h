@@ -13,6 +13,7 @@
 #include "configs/schema/run.pb.h"
 #include "kernels/backend.h"
 #include "kernels/tensor.h"
+#include "trainer/export/export_hf.h"
 #include "trainer/train_loop.h"
 
 namespace shoestring {
@@ -26,9 +27,9 @@ class ParitySession {
                                                                std::vector<int32_t> samples, int threads);
   ~ParitySession();
 
-  // Weights from or to a Hugging Face directory, FP32, without MTP modules where the config has none.
+  // Weights from or to a Hugging Face directory, without MTP modules where the config has none.
   absl::Status ImportWeights(const std::string& directory);
-  absl::Status ExportWeights(const std::string& directory);
+  absl::Status ExportWeights(const std::string& directory, const HfExport& options);
 
   // Of the first micro-batch: [micro_batch * sequence_length, V] f32.
   absl::StatusOr<std::vector<float>> Logits();
