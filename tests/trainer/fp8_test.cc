@@ -112,6 +112,17 @@ TEST(Fp8Test, DispatchQuantisesAsTheExpertsWould) {
               WideRun(WideConfig(Fp8Precision(changes + "dispatch_format: BF16"))).Gradients());
 }
 
+// What backward knows of a tensor is nothing to forward.
+TEST(Fp8Test, CachesDoNotTouchTheLoss) {
+  const StepResult base = WideRun(WideConfig(Fp8Precision())).Step();
+  for (const char* change : {"cached_linear_input: BF16", "cached_linear_input: E5M2", "cached_attention_output: BF16",
+                             "cached_swiglu_input: E5M2", "dispatch_gradient_format: BF16"}) {
+    const StepResult result = WideRun(WideConfig(Fp8Precision(change))).Step();
+    EXPECT_EQ(result.total_loss(), base.total_loss()) << change;
+    EXPECT_NE(result.grad_norm, base.grad_norm) << change;
+  }
+}
+
 struct Distance {
   double relative = 0;
   double cosine = 0;

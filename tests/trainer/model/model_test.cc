@@ -1,6 +1,8 @@
 // The whole model: losses, logits and gradients against the float64 definition; what must not change a bit; costs.
 #include "trainer/model/model.h"
 
+#include <ostream>
+
 #include "tests/trainer/fp8_recipe.h"
 #include "tests/trainer/model/model_bench.h"
 
@@ -107,6 +109,7 @@ struct NamedPrecision {
   const char* name;
   config::PrecisionConfig precision;
 };
+std::ostream& operator<<(std::ostream& out, const NamedPrecision& p) { return out << p.name; }
 class BitsTest : public testing::TestWithParam<NamedPrecision> {};
 
 TEST_P(BitsTest, RecomputeChangesNone) {
