@@ -230,5 +230,23 @@ TEST(Fp8Test, KeepsOneByteTiles) {
   EXPECT_THAT(peak(Bf16Precision(), Purpose::kPending), Gt(peak(Fp8Precision(), Purpose::kPending)));
 }
 
+// 160 channels of a token: 160 codes and two scales, or 320 bytes of BF16; a gate weight goes with a token.
+TEST(Fp8Test, TravelsInOneByteTiles) {
+  const auto cost_of = [](const config::PrecisionConfig& precision) {
+    const ModelShape shape = MakeModelShape(WideConfig(precision).model(), nullptr, precision, 4, 80);
+    return MoeCost(shape, {}, *MakeLocalExchange(MakeExchangeShape(shape)));
+  };
+  const int64_t journeys = 4 * 80 * 2;
+  const OperationCost fp8 = cost_of(Fp8Precision()), bf16 = cost_of(Bf16Precision());
+  EXPECT_EQ(fp8.dispatch_bytes, journeys * (160 + 8 + 4));
+  EXPECT_EQ(bf16.dispatch_bytes, journeys * (320 + 4));
+  EXPECT_EQ(fp8.combine_backward_bytes, journeys * (160 + 8));
+  EXPECT_EQ(bf16.combine_backward_bytes, journeys * 320);
+  for (const OperationCost& cost : {fp8, bf16}) {
+    EXPECT_EQ(cost.combine_bytes, journeys * 320);
+    EXPECT_EQ(cost.dispatch_backward_bytes, journeys * (320 + 4));
+  }
+}
+
 }  // namespace
 }  // namespace shoestring

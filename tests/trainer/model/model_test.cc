@@ -222,9 +222,11 @@ TEST(Model, Bf16IsCloseToFp32) {
 }
 
 // What a step needs is measured by running it on nothing; what a layer declares is what it does.
-TEST(Model, MeasuredAndDeclaredCostsAreWhatARunDoes) {
+class CostTest : public testing::TestWithParam<NamedPrecision> {};
+
+TEST_P(CostTest, MeasuredAndDeclaredAreWhatARunDoes) {
   for (const RecomputeOptions& recompute : {RecomputeOptions{}, RecomputeOptions{true, true, true}}) {
-    ModelBench bench({.model = TwoModules(), .recompute = recompute});
+    ModelBench bench({.model = TwoModules(), .precision = GetParam().precision, .recompute = recompute});
     const int64_t before = bench.arena.high_water_bytes();
     const auto model = bench.MakeStage(StagePlacement::Whole(bench.shape));
     const int64_t activations = bench.arena.high_water_bytes(Purpose::kActivations);
@@ -257,6 +259,11 @@ TEST(Model, MeasuredAndDeclaredCostsAreWhatARunDoes) {
     EXPECT_EQ(shapes->work().attention_flops, done.attention_flops);
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Precisions, CostTest,
+                         testing::Values(NamedPrecision{"FP32", Precision(config::PrecisionConfig::FP32)},
+                                         NamedPrecision{"FP8", Fp8Precision()}),
+                         [](const auto& info) { return std::string(info.param.name); });
 
 // The parameters of the stages are those of the table; embedding and head are in two stages when modules use both.
 TEST(Model, StagesShareOutTheTable) {
