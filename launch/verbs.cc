@@ -73,7 +73,7 @@ std::vector<Verb> AllVerbs() {
   };
   add(TrainVerbs());
   add(ReportVerbs());
-  add({GenerateVerb(), TokenizerTrainVerb()});
+  add({AblateVerb(), GenerateVerb(), TokenizerTrainVerb()});
   add(DataVerbs());
   add(CheckpointVerbs());
   add(ConfigVerbs());

@@ -22,6 +22,7 @@ std::vector<Verb> TrainVerbs();
 std::vector<Verb> CheckpointVerbs();
 std::vector<Verb> ReportVerbs();
 Verb GenerateVerb();
+Verb AblateVerb();
 Verb DoctorVerb();
 
 }  // namespace shoestring

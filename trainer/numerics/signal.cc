@@ -1,0 +1,161 @@
+// Sums of squares, and the decoding of what is held in fewer bits.
+#include "trainer/numerics/signal.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "base/check.h"
+#include "kernels/e4m3.h"
+
+namespace shoestring {
+namespace {
+
+struct FormatRange {
+  float largest = 0;
+  float smallest_normal = 0;
+};
+
+FormatRange RangeOf(DType format) {
+  switch (format) {
+    case DType::kE4M3: return {E4M3::kLargest, 0x1p-6f};
+    case DType::kE5M2: return {E5M2::kLargest, 0x1p-14f};
+    case DType::kE5M6: return {E5M6::kLargest, 0x1p-14f};
+    default: break;
+  }
+  CHECK(IsQuantised(format));
+  return {};
+}
+
+float DecodeAt(ConstView x, int64_t row, int64_t col) {
+  const std::byte* bytes = x.row_bytes(row);
+  const auto byte = [&](int64_t i) { return static_cast<uint32_t>(bytes[i]); };
+  switch (x.dtype) {
+    case DType::kF32: return x.as<float>(row)[col];
+    case DType::kBF16: return static_cast<float>(x.as<BF16>(row)[col]);
+    case DType::kE4M3: return E4M3::Decode(byte(col));
+    case DType::kE5M2: return E5M2::Decode(byte(col));
+    case DType::kE5M6: {
+      const int64_t first = col / 2 * 3;
+      const uint32_t pair = byte(first) | byte(first + 1) << 8 | byte(first + 2) << 16;
+      return E5M6::Decode(col % 2 == 0 ? pair & 0xfff : pair >> 12);
+    }
+    default: break;
+  }
+  CHECK(x.dtype == DType::kF32);
+  return 0;
+}
+
+// The row of the scales that belongs to each row of the values; -1: the row does not exist.
+std::vector<int64_t> ScaleRowOf(const Operand& x, int64_t stack, const Segments& segments) {
+  const int64_t rows = x.values.rows;
+  std::vector<int64_t> scale_row(rows, -1);
+  if (segments.groups > 0) {
+    const int32_t* offsets = segments.offsets.as<int32_t>();
+    for (int64_t e = 0; e < segments.groups; ++e) {
+      for (int64_t r = offsets[e]; r < offsets[e + 1]; ++r) {
+        scale_row[r] = x.tile.rows > 1 ? SegmentScaleRow(x.tile, offsets[e], e) + (r - offsets[e]) / x.tile.rows : r;
+      }
+    }
+    return scale_row;
+  }
+  const int64_t height = rows / stack;
+  for (int64_t r = 0; r < rows; ++r) {
+    scale_row[r] = r / height * ScaleRows(x.tile, height) + r % height / x.tile.rows;
+  }
+  return scale_row;
+}
+
+}  // namespace
+
+void Signal::Add(absl::Span<const float> reference, absl::Span<const float> value) {
+  CHECK_EQ(reference.size(), value.size());
+  elements_ += static_cast<int64_t>(value.size());
+  for (size_t i = 0; i < value.size(); ++i) {
+    const double r = reference[i], x = value[i];
+    const double error = x - r;
+    reference_squares_ += r * r;
+    value_squares_ += x * x;
+    error_squares_ += error * error;
+    products_ += r * x;
+    max_error_ = std::max(max_error_, std::abs(error));
+    max_reference_ = std::max(max_reference_, std::abs(r));
+  }
+}
+
+void Signal::Merge(const Signal& other) {
+  elements_ += other.elements_;
+  reference_squares_ += other.reference_squares_;
+  value_squares_ += other.value_squares_;
+  error_squares_ += other.error_squares_;
+  products_ += other.products_;
+  max_error_ = std::max(max_error_, other.max_error_);
+  max_reference_ = std::max(max_reference_, other.max_reference_);
+}
+
+double Signal::SnrDb() const {
+  if (error_squares_ == 0) return std::numeric_limits<double>::infinity();
+  return 10 * std::log10(reference_squares_ / error_squares_);
+}
+
+double Signal::RelativeError() const {
+  return error_squares_ == 0 ? 0.0 : std::sqrt(error_squares_ / reference_squares_);
+}
+
+double Signal::Cosine() const {
+  if (reference_squares_ == 0 || value_squares_ == 0) return reference_squares_ == value_squares_ ? 1.0 : 0.0;
+  return products_ / std::sqrt(reference_squares_) / std::sqrt(value_squares_);
+}
+
+void QuantiserLoss::Add(DType format, float x, float scale, float y) {
+  const FormatRange range = RangeOf(format);
+  scale_min = elements == 0 ? scale : std::min<double>(scale_min, scale);
+  scale_max = elements == 0 ? scale : std::max<double>(scale_max, scale);
+  ++elements;
+  noise.Add({&x, 1}, {&y, 1});
+  if (x == 0) return;
+  ++nonzero;
+  if (std::abs(x / scale) >= range.largest) ++saturated;
+  if (y == 0) {
+    ++flushed;
+  } else if (std::abs(y / scale) < range.smallest_normal) {
+    ++subnormal;
+  }
+}
+
+void QuantiserLoss::Merge(const QuantiserLoss& other) {
+  if (other.elements == 0) return;
+  scale_min = elements == 0 ? other.scale_min : std::min(scale_min, other.scale_min);
+  scale_max = elements == 0 ? other.scale_max : std::max(scale_max, other.scale_max);
+  elements += other.elements;
+  nonzero += other.nonzero;
+  saturated += other.saturated;
+  flushed += other.flushed;
+  subnormal += other.subnormal;
+  noise.Merge(other.noise);
+}
+
+std::vector<float> ReadElements(const Operand& x, int64_t stack, const Segments& segments, std::vector<float>* scales) {
+  const ConstView& values = x.values;
+  std::vector<float> elements(values.elements());
+  if (scales != nullptr) scales->assign(values.elements(), 1.0f);
+  std::vector<int64_t> scale_row;
+  if (x.quantised()) scale_row = ScaleRowOf(x, stack, segments);
+  for (int64_t r = 0; r < values.rows; ++r) {
+    float* row = elements.data() + r * values.cols;
+    if (!x.quantised()) {
+      for (int64_t c = 0; c < values.cols; ++c) row[c] = DecodeAt(values, r, c);
+      continue;
+    }
+    if (scale_row[r] < 0) continue;
+    const float* scale = x.scales.as<float>(scale_row[r]);
+    for (int64_t c = 0; c < values.cols; ++c) {
+      const float s = scale[c / x.tile.cols];
+      row[c] = DecodeAt(values, r, c) * s;
+      if (scales != nullptr) (*scales)[r * values.cols + c] = s;
+    }
+  }
+  return elements;
+}
+
+}  // namespace shoestring
