@@ -69,26 +69,29 @@ class TextSource final : public TokenSource {
   const int64_t row_tokens_;
 };
 
-absl::StatusOr<Subject> OpenSubject(const Request& request, const Values& values) {
-  Subject subject;
-  if (request.checkpoint.empty()) {
-    ASSIGN_OR_RETURN(config::LoadedConfig loaded, LoadValidConfig(values));
-    subject.config = std::move(loaded.config);
-    subject.name = "initial weights";
-    return subject;
-  }
+absl::Status OpenSubject(const std::string& place, Subject& subject) {
+  subject.name = "initial weights";
+  if (place.empty()) return absl::OkStatus();
   FileSystem& fs = PosixFileSystem();
-  ASSIGN_OR_RETURN(const std::string path, CheckpointAt(fs, request.checkpoint));
-  ASSIGN_OR_RETURN(OpenedCheckpoint opened, OpenCheckpoint(fs, path));
+  ASSIGN_OR_RETURN(subject.name, CheckpointAt(fs, place));
+  ASSIGN_OR_RETURN(OpenedCheckpoint opened, OpenCheckpoint(fs, subject.name));
   subject.checkpoint = std::make_unique<OpenedCheckpoint>(std::move(opened));
-  ASSIGN_OR_RETURN(config::LoadedConfig loaded,
-                   config::ParseConfig(subject.checkpoint->header().config_textproto(),
-                                       absl::StrCat(path, ": its config"), ValueOr<Words>(values, "set", {})));
-  RETURN_IF_ERROR(config::Validate(loaded.config, loaded.locations));
-  subject.config = std::move(loaded.config);
   subject.position = PositionOf(subject.checkpoint->header());
-  subject.name = path;
-  return subject;
+  return absl::OkStatus();
+}
+
+absl::Status ReadConfig(const Values& values, Subject& subject) {
+  config::LoadedConfig loaded;
+  if (subject.checkpoint == nullptr) {
+    ASSIGN_OR_RETURN(loaded, LoadValidConfig(values));
+  } else {
+    ASSIGN_OR_RETURN(
+        loaded, config::ParseConfig(subject.checkpoint->header().config_textproto(),
+                                    absl::StrCat(subject.name, ": its config"), ValueOr<Words>(values, "set", {})));
+    RETURN_IF_ERROR(config::Validate(loaded.config, loaded.locations));
+  }
+  subject.config = std::move(loaded.config);
+  return absl::OkStatus();
 }
 
 // The step that follows the weights; of a run that is over, like its last phase's first.
@@ -207,9 +210,12 @@ int Run(const Values& values) {
   request.threads = ThreadsOrCores(values["threads"].as<int>());
   const absl::Status flags = CheckFlags(values, request);
   if (!flags.ok()) return Fail(Area::kUsage, flags);
-  const absl::StatusOr<Subject> subject = OpenSubject(request, values);
-  if (!subject.ok()) return Fail(request.checkpoint.empty() ? Area::kConfig : Area::kData, subject.status());
-  return Probe(request, *subject);
+  Subject subject;
+  const absl::Status opened = OpenSubject(request.checkpoint, subject);
+  if (!opened.ok()) return Fail(Area::kData, opened);
+  const absl::Status config = ReadConfig(values, subject);
+  if (!config.ok()) return Fail(Area::kConfig, config);
+  return Probe(request, subject);
 }
 
 void Declare(po::options_description& flags) {
@@ -220,8 +226,8 @@ void Declare(po::options_description& flags) {
       "instead of --checkpoint: initial weights; a later file overrides an earlier one");
   add("set", po::value<Words>()->composing()->value_name("PATH=VALUE"), "of the config, or the checkpoint's config");
   add("preset", po::value<Words>()->composing()->value_name("NAME"),
-      "a precision, again and again; absent: all. NAME:path=value,...: the report's recipe with fields of\n"
-      "'precision' set anew; run: as the run's config says");
+      "a precision; may be repeated; absent: all. NAME:path=value,...: the report's recipe with fields of 'precision' "
+      "set anew; run: as the run's config says");
   add("text", po::value<std::string>()->value_name("FILE"), "tokens of this text; absent: the run's next ones");
   add("sequences", po::value<int64_t>()->default_value(0)->value_name("N"), "0: a micro-batch of the phase");
   add("own-routing", "each precision sends tokens where it will, not where FP32 did");

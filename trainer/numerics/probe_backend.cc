@@ -113,7 +113,8 @@ void ProbeBackend::DoQuantize(Stream& stream, const QuantizeArgs& args) {
   const int64_t rows = groups > 0 ? args.segments.offsets.as<int32_t>()[groups] : args.x.values.rows;
   const DType format = args.y.values.dtype;
   Event event{"", "", {"", 0, format, args.y.tile, args.y.power_of_two, QuantiserLoss()}};
-  for (int64_t i = 0; i < rows * args.x.values.cols; ++i) event.what.loss.Add(format, x[i], scales[i], y[i]);
+  const size_t count = rows * args.x.values.cols;
+  event.what.loss.Add(format, {x.data(), count}, {scales.data(), count}, {y.data(), count});
   const auto weight = weights_.find(args.y.values.data);
   if (weight != weights_.end()) {
     event.name = weight->second.name + ".weight";

@@ -83,6 +83,47 @@ std::string SnrChart(const ProbeResult& result, TensorGroup group, const std::st
   return chart.series.empty() ? "" : RenderLineChart(chart);
 }
 
+// The preset that variants are compared with: the report's recipe, or else the first that quantises; -1: none does.
+int BaselineOf(const ProbeResult& result) {
+  int first = -1;
+  for (int p = static_cast<int>(result.presets.size()) - 1; p >= 0; --p) {
+    if (result.presets[p].quantisers.empty()) continue;
+    if (result.presets[p].preset.name == "fp8") return p;
+    first = p;
+  }
+  return first;
+}
+
+// Where all FP8 recipes lie on one curve, their differences still tell them apart: the mean over each layer's tensors.
+std::string DifferenceChart(const ProbeResult& result, int baseline, TensorGroup group, const std::string& title) {
+  LineChart chart{.title = title, .x_label = "layer", .y_label = "dB, mean of a layer", .series = {}};
+  const std::vector<MeasuredTensor>& base = result.presets[baseline].tensors;
+  for (size_t p = 0; p < result.presets.size(); ++p) {
+    if (static_cast<int>(p) == baseline || result.presets[p].quantisers.empty()) continue;
+    std::map<int, std::pair<double, int>> sums;
+    for (size_t i = 0; i < base.size(); ++i) {
+      const double difference = result.presets[p].tensors[i].signal.SnrDb() - base[i].signal.SnrDb();
+      if (base[i].id.group != group || !std::isfinite(difference)) continue;
+      sums[base[i].id.layer].first += difference;
+      sums[base[i].id.layer].second += 1;
+    }
+    Series series{
+        .name = result.presets[p].preset.name, .x = {}, .y = {}, .color = static_cast<int>(p), .points = true};
+    for (const auto& [layer, sum] : sums) {
+      series.x.push_back(layer);
+      series.y.push_back(sum.first / sum.second);
+    }
+    if (!sums.empty()) chart.series.push_back(std::move(series));
+  }
+  return chart.series.empty() ? "" : RenderLineChart(chart);
+}
+
+std::string Differences(const ProbeResult& result, int baseline) {
+  return ChartGrid({DifferenceChart(result, baseline, TensorGroup::kActivation, "Activations"),
+                    DifferenceChart(result, baseline, TensorGroup::kGradient, "Gradients of activations"),
+                    DifferenceChart(result, baseline, TensorGroup::kWeightGradient, "Weight gradients")});
+}
+
 // The largest share of each layer's operands.
 std::string UnderflowChart(const ProbeResult& result) {
   LineChart chart{.title = "Worst underflow of an operand in a layer",
@@ -187,6 +228,11 @@ std::string ProbePage(const ProbeResult& result, const ProbeSubject& subject) {
                              SnrChart(result, TensorGroup::kGradient, "Backward: gradients of activations"),
                              SnrChart(result, TensorGroup::kWeightGradient, "Backward: weight gradients"),
                              UnderflowChart(result)}));
+  const int baseline = BaselineOf(result);
+  if (baseline >= 0) {
+    html += Section(absl::StrCat("Better (above 0) or worse than ", result.presets[baseline].preset.name),
+                    Differences(result, baseline));
+  }
   std::string operands;
   for (const PresetResult& preset : result.presets) operands += OperandTable(preset);
   html += Section("Quantised operands", operands);

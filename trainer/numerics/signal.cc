@@ -2,6 +2,7 @@
 #include "trainer/numerics/signal.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 
@@ -27,23 +28,37 @@ FormatRange RangeOf(DType format) {
   return {};
 }
 
-float DecodeAt(ConstView x, int64_t row, int64_t col) {
-  const std::byte* bytes = x.row_bytes(row);
+template <typename Format>
+void DecodeBytes(const std::byte* codes, int64_t count, float* out) {
+  std::array<float, 256> table;
+  for (uint32_t code = 0; code < table.size(); ++code) table[code] = Format::Decode(code);
+  for (int64_t i = 0; i < count; ++i) out[i] = table[static_cast<uint8_t>(codes[i])];
+}
+
+// Two values in three bytes, the even column in the low twelve bits.
+void DecodePairs(const std::byte* bytes, int64_t count, float* out) {
   const auto byte = [&](int64_t i) { return static_cast<uint32_t>(bytes[i]); };
+  for (int64_t i = 0; i + 1 < count; i += 2) {
+    const int64_t first = i / 2 * 3;
+    const uint32_t pair = byte(first) | byte(first + 1) << 8 | byte(first + 2) << 16;
+    out[i] = E5M6::Decode(pair & 0xfff);
+    out[i + 1] = E5M6::Decode(pair >> 12);
+  }
+}
+
+// Codes of quantised types, as they are without their scales.
+void DecodeRow(ConstView x, int64_t row, float* out) {
   switch (x.dtype) {
-    case DType::kF32: return x.as<float>(row)[col];
-    case DType::kBF16: return static_cast<float>(x.as<BF16>(row)[col]);
-    case DType::kE4M3: return E4M3::Decode(byte(col));
-    case DType::kE5M2: return E5M2::Decode(byte(col));
-    case DType::kE5M6: {
-      const int64_t first = col / 2 * 3;
-      const uint32_t pair = byte(first) | byte(first + 1) << 8 | byte(first + 2) << 16;
-      return E5M6::Decode(col % 2 == 0 ? pair & 0xfff : pair >> 12);
-    }
+    case DType::kF32: std::copy_n(x.as<float>(row), x.cols, out); return;
+    case DType::kBF16:
+      std::transform(x.as<BF16>(row), x.as<BF16>(row) + x.cols, out, [](BF16 v) { return float(v); });
+      return;
+    case DType::kE4M3: DecodeBytes<E4M3>(x.row_bytes(row), x.cols, out); return;
+    case DType::kE5M2: DecodeBytes<E5M2>(x.row_bytes(row), x.cols, out); return;
+    case DType::kE5M6: DecodePairs(x.row_bytes(row), x.cols, out); return;
     default: break;
   }
   CHECK(x.dtype == DType::kF32);
-  return 0;
 }
 
 // The row of the scales that belongs to each row of the values; -1: the row does not exist.
@@ -70,17 +85,19 @@ std::vector<int64_t> ScaleRowOf(const Operand& x, int64_t stack, const Segments&
 
 void Signal::Add(absl::Span<const float> reference, absl::Span<const float> value) {
   CHECK_EQ(reference.size(), value.size());
-  elements_ += static_cast<int64_t>(value.size());
+  Signal piece;  // of its own: nothing that is written can alias what is read
+  piece.elements_ = static_cast<int64_t>(value.size());
   for (size_t i = 0; i < value.size(); ++i) {
     const double r = reference[i], x = value[i];
     const double error = x - r;
-    reference_squares_ += r * r;
-    value_squares_ += x * x;
-    error_squares_ += error * error;
-    products_ += r * x;
-    max_error_ = std::max(max_error_, std::abs(error));
-    max_reference_ = std::max(max_reference_, std::abs(r));
+    piece.reference_squares_ += r * r;
+    piece.value_squares_ += x * x;
+    piece.error_squares_ += error * error;
+    piece.products_ += r * x;
+    piece.max_error_ = std::max(piece.max_error_, std::abs(error));
+    piece.max_reference_ = std::max(piece.max_reference_, std::abs(r));
   }
+  Merge(piece);
 }
 
 void Signal::Merge(const Signal& other) {
@@ -107,20 +124,25 @@ double Signal::Cosine() const {
   return products_ / std::sqrt(reference_squares_) / std::sqrt(value_squares_);
 }
 
-void QuantiserLoss::Add(DType format, float x, float scale, float y) {
+void QuantiserLoss::Add(DType format, absl::Span<const float> x, absl::Span<const float> scale,
+                        absl::Span<const float> y) {
+  CHECK_EQ(x.size(), scale.size());
+  if (x.empty()) return;
   const FormatRange range = RangeOf(format);
-  scale_min = elements == 0 ? scale : std::min<double>(scale_min, scale);
-  scale_max = elements == 0 ? scale : std::max<double>(scale_max, scale);
-  ++elements;
-  noise.Add({&x, 1}, {&y, 1});
-  if (x == 0) return;
-  ++nonzero;
-  if (std::abs(x / scale) >= range.largest) ++saturated;
-  if (y == 0) {
-    ++flushed;
-  } else if (std::abs(y / scale) < range.smallest_normal) {
-    ++subnormal;
+  QuantiserLoss piece;
+  piece.elements = static_cast<int64_t>(x.size());
+  piece.scale_min = piece.scale_max = scale[0];
+  for (size_t i = 0; i < x.size(); ++i) {
+    piece.scale_min = std::min<double>(piece.scale_min, scale[i]);
+    piece.scale_max = std::max<double>(piece.scale_max, scale[i]);
+    if (x[i] == 0) continue;
+    ++piece.nonzero;
+    piece.saturated += std::abs(x[i] / scale[i]) >= range.largest;
+    piece.flushed += y[i] == 0;
+    piece.subnormal += y[i] != 0 && std::abs(y[i] / scale[i]) < range.smallest_normal;
   }
+  piece.noise.Add(x, y);
+  Merge(piece);
 }
 
 void QuantiserLoss::Merge(const QuantiserLoss& other) {
@@ -144,14 +166,15 @@ std::vector<float> ReadElements(const Operand& x, int64_t stack, const Segments&
   for (int64_t r = 0; r < values.rows; ++r) {
     float* row = elements.data() + r * values.cols;
     if (!x.quantised()) {
-      for (int64_t c = 0; c < values.cols; ++c) row[c] = DecodeAt(values, r, c);
+      DecodeRow(values, r, row);
       continue;
     }
     if (scale_row[r] < 0) continue;
+    DecodeRow(values, r, row);
     const float* scale = x.scales.as<float>(scale_row[r]);
     for (int64_t c = 0; c < values.cols; ++c) {
       const float s = scale[c / x.tile.cols];
-      row[c] = DecodeAt(values, r, c) * s;
+      row[c] *= s;
       if (scales != nullptr) (*scales)[r * values.cols + c] = s;
     }
   }

@@ -50,8 +50,8 @@ struct QuantiserLoss {
   double scale_max = 0;
   Signal noise;  // input against what the codes stand for
 
-  // x [n]: input; scale of its tile; y: what the code stands for.
-  void Add(DType format, float x, float scale, float y);
+  // Of equal length: the input, the scale of each element's tile, and what its code stands for.
+  void Add(DType format, absl::Span<const float> x, absl::Span<const float> scale, absl::Span<const float> y);
   void Merge(const QuantiserLoss& other);
 
   double saturated_share() const { return Share(saturated, elements); }

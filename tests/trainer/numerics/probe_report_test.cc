@@ -24,6 +24,10 @@ MeasuredTensor Tensor(const std::string& name, TensorGroup group, int layer, flo
   return tensor;
 }
 
+void AddOne(QuantiserLoss& loss, DType format, float x, float scale, float y) {
+  loss.Add(format, {&x, 1}, {&scale, 1}, {&y, 1});
+}
+
 ProbeResult Result() {
   ProbeResult result;
   result.sequences = 2;
@@ -44,8 +48,8 @@ ProbeResult Result() {
     MeasuredQuantiser& q = preset.quantisers.emplace_back();
     q.name = "layers.0.a.x";
     q.tile = {1, 128};
-    q.loss.Add(DType::kE4M3, 448, 1, 448);
-    q.loss.Add(DType::kE4M3, 1e-4f * factor, 1, 0);
+    AddOne(q.loss, DType::kE4M3, 448, 1, 448);
+    AddOne(q.loss, DType::kE4M3, 1e-4f * factor, 1, 0);
   }
   return result;
 }
@@ -110,6 +114,7 @@ TEST(ProbeReportTest, PageHasCurvesAndNoScript) {
                             "Backward: weight gradients<", "Worst underflow of an operand in a layer<"}) {
     EXPECT_THAT(page, HasSubstr(title));
   }
+  EXPECT_THAT(page, HasSubstr("Better (above 0) or worse than good<"));
   ProbeResult large = Result();
   for (PresetResult& preset : large.presets) {
     for (int i = 0; i < 200; ++i) preset.tensors.push_back(Tensor("t", TensorGroup::kActivation, i / 10, 0.5f));

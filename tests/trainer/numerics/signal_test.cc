@@ -61,16 +61,20 @@ TEST(SignalTest, PiecesAddUp) {
   }
 }
 
+void AddOne(QuantiserLoss& loss, DType format, float x, float scale, float y) {
+  loss.Add(format, {&x, 1}, {&scale, 1}, {&y, 1});
+}
+
 TEST(QuantiserLossTest, CountsByHand) {
   QuantiserLoss loss;
   const float scale = 2;
   // In units of the scale: at the largest value; beyond it; small but normal (2^-6); subnormal (2^-9); flushed; zero.
-  loss.Add(DType::kE4M3, 896, scale, 896);
-  loss.Add(DType::kE4M3, -1000, scale, -896);
-  loss.Add(DType::kE4M3, 0x1p-5f, scale, 0x1p-5f);
-  loss.Add(DType::kE4M3, 0x1p-8f, scale, 0x1p-8f);
-  loss.Add(DType::kE4M3, 0x1p-10f, 0.5f * scale, 0);
-  loss.Add(DType::kE4M3, 0, scale, 0);
+  AddOne(loss, DType::kE4M3, 896, scale, 896);
+  AddOne(loss, DType::kE4M3, -1000, scale, -896);
+  AddOne(loss, DType::kE4M3, 0x1p-5f, scale, 0x1p-5f);
+  AddOne(loss, DType::kE4M3, 0x1p-8f, scale, 0x1p-8f);
+  AddOne(loss, DType::kE4M3, 0x1p-10f, 0.5f * scale, 0);
+  AddOne(loss, DType::kE4M3, 0, scale, 0);
   EXPECT_EQ(loss.elements, 6);
   EXPECT_EQ(loss.nonzero, 5);
   EXPECT_EQ(loss.saturated, 2);
@@ -83,8 +87,8 @@ TEST(QuantiserLossTest, CountsByHand) {
   EXPECT_EQ(loss.scale_max, 2);
   // E5M2 reaches 2^-14 before it turns subnormal.
   QuantiserLoss wide;
-  wide.Add(DType::kE5M2, 0x1p-14f, 1, 0x1p-14f);
-  wide.Add(DType::kE5M2, 0x1p-15f, 1, 0x1p-15f);
+  AddOne(wide, DType::kE5M2, 0x1p-14f, 1, 0x1p-14f);
+  AddOne(wide, DType::kE5M2, 0x1p-15f, 1, 0x1p-15f);
   EXPECT_EQ(wide.subnormal, 1);
   wide.Merge(loss);
   EXPECT_EQ(wide.elements, 8);
