@@ -63,6 +63,9 @@ TEST(ProbeReportTest, Summaries) {
   EXPECT_NEAR(activations.median_db, 60, 1e-2);
   EXPECT_EQ(activations.tensor, "layers.0.a.out");
   EXPECT_NEAR(Summarise(result.presets[1], TensorGroup::kWeightGradient).worst_db, 60, 1e-2);
+  PresetResult even = result.presets[0];
+  even.tensors.push_back(Tensor("exact", TensorGroup::kActivation, 0, 0));
+  EXPECT_NEAR(Summarise(even, TensorGroup::kActivation).median_db, 60, 1e-2);  // the lower of 60 and infinity
   PresetResult broken = result.presets[0];
   broken.tensors.push_back(Tensor("nan", TensorGroup::kActivation, 0, std::nanf("")));
   EXPECT_TRUE(std::isnan(Summarise(broken, TensorGroup::kActivation).worst_db));
