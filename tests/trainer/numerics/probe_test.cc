@@ -13,6 +13,7 @@
 
 #include "configs/resolve.h"
 #include "gmock/gmock.h"
+#include "google/protobuf/text_format.h"
 #include "gtest/gtest.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "tests/trainer/tiny_run.h"
@@ -100,6 +101,47 @@ TEST(ProbeTest, Fp32AgainstItselfIsExactInEveryTensor) {
     EXPECT_TRUE(names.count(name)) << name;
   }
 }
+
+// Every shape of model has names for all its tensors, in every precision.
+class ShapesTest : public testing::TestWithParam<const char*> {};
+
+TEST_P(ShapesTest, Fp32IsExactAndFp8IsNamed) {
+  config::RunConfig config = TinyConfig();
+  config::RunConfig changes;
+  CHECK(google::protobuf::TextFormat::ParseFromString(GetParam(), &changes));
+  if (changes.model().dense_layers() == config.model().layers()) config.mutable_model()->clear_moe();
+  config.MergeFrom(changes);
+  const ProbeResult result = Probe(Request(config, {"fp32", "fp8"}));
+  std::set<std::string> names, operands;
+  for (const MeasuredTensor& tensor : result.presets[0].tensors) {
+    EXPECT_EQ(tensor.signal.SnrDb(), kInfinity) << tensor.id.name;
+    EXPECT_TRUE(names.insert(tensor.id.name).second) << tensor.id.name;
+  }
+  for (const MeasuredQuantiser& q : result.presets[1].quantisers) operands.insert(q.name);
+  for (const Parameter& p : BuildParameterTable(config.model())) {
+    if (!p.trained) continue;
+    std::string stem = p.name.rfind("model.", 0) == 0 ? p.name.substr(6) : p.name;
+    if (EndsWith(stem, ".weight")) stem.resize(stem.size() - 7);
+    EXPECT_TRUE(names.count(stem + ".dw")) << stem;
+    EXPECT_TRUE(names.count(stem + ".out")) << stem;
+    EXPECT_TRUE(names.count(stem + ".dx") || stem == "embed_tokens") << stem;
+    if (!p.linear) continue;
+    EXPECT_TRUE(operands.count(stem + ".weight")) << stem;
+    EXPECT_TRUE(operands.count(stem + ".x by tokens")) << stem;
+    EXPECT_TRUE(operands.count(stem + ".dy by tokens")) << stem;
+  }
+  for (const MeasuredTensor& tensor : result.presets[1].tensors) {
+    const double snr = tensor.signal.SnrDb();
+    EXPECT_GT(snr, 5) << tensor.id.name;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, ShapesTest,
+                         testing::Values("model { attention { q_lora_rank: 0 } }", "model { mtp_depth: 0 }",
+                                         "model { mtp_depth: 2 }", "model { moe { shared_experts: 0 } }",
+                                         "model { layers: 2 dense_layers: 2 mtp_depth: 1 }",
+                                         "model { dense_layers: 0 moe { gate: SOFTMAX renormalize: false } }",
+                                         "data { document_mask: true } train { balance_alpha: 0 }"));
 
 // A model outside the probe, on a backend that nobody looks at.
 class Alone {
