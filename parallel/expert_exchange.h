@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <memory>
 
+#include "absl/status/status.h"
+#include "absl/types/span.h"
 #include "kernels/arena.h"
 #include "kernels/backend.h"
 
@@ -21,7 +23,10 @@ struct ExchangeShape {
 //   forward:   tokens to experts (Dispatch), results back (Combine);
 //   backward:  gradients of results to experts (CombineBackward), gradients of tokens back (DispatchBackward).
 // What a Begin is handed must stay in place until its Await has returned. On a plan the journeys happen in this order,
-// and one at a time. Sums follow CombineRows: inside a routing group in f32 in expert order, one rounding a group.
+// and one at a time; at most one forward and one backward journey of different plans are between Begin and Await at
+// once. Sums follow CombineRows: inside a routing group in f32 in expert order, one rounding a group.
+//
+// The ranks of an expert group call the same journeys in the same order, each for a micro-batch of its own lane.
 class ExpertExchange {
  public:
   // Who sent what where, for one layer of one live micro-batch: made by dispatch, read by the other journeys.
@@ -38,14 +43,25 @@ class ExpertExchange {
   virtual int64_t max_rows() const = 0;
   // Experts held by this rank.
   virtual int64_t local_experts() const = 0;
+  // Lanes whose tokens arrive here: one a rank of the expert group, in the order of the group.
+  virtual int lanes() const = 0;
   // Which received rows belong to which local expert; valid after AwaitDispatch.
   virtual Segments segments(const Plan& plan) const = 0;
+  // i32 [1, local_experts * lanes + 1]: the rows that lane l sent local expert e are [e * lanes + l] up to the next
+  // entry. Valid after AwaitDispatch.
+  virtual ConstView lane_offsets(const Plan& plan) const = 0;
+  // The same on the host; empty if no other rank sends anything (lanes() is 1).
+  virtual absl::Span<const int32_t> host_lane_offsets(const Plan& plan) const = 0;
+
+  // The first failure of communication, or OK. After a failure nothing more is sent, no row is received (counts are 0)
+  // and tensors that journeys should write keep unspecified but readable contents: the owner asks after each action.
+  virtual absl::Status status() const = 0;
 
   struct DispatchArgs {
     Operand x;            // [T, D] act, or quantised in tiles of one row: then codes and scales travel
     ConstView experts;    // [T, K] i32, ascending; must stay in place as long as the plan is used
     ConstView weights;    // [T, K] f32: gate weights
-    MutableOperand rows;  // [R, D] as x: the received tokens, by expert, then token
+    MutableOperand rows;  // [R, D] as x: the received tokens, by expert, then lane, then token
     View row_weight;      // [1, R] f32: their gate weights
   };
   virtual void BeginDispatch(Backend& backend, Stream& stream, Plan& plan, const DispatchArgs& args) const = 0;

@@ -34,9 +34,11 @@ class LocalExchange : public ExpertExchange {
   }
   int64_t max_rows() const override { return shape_.tokens * shape_.chosen; }
   int64_t local_experts() const override { return shape_.experts; }
-  Segments segments(const Plan& plan) const override {
-    return {static_cast<const LocalPlan&>(plan).offsets, shape_.experts, max_rows()};
-  }
+  int lanes() const override { return 1; }
+  Segments segments(const Plan& plan) const override { return {lane_offsets(plan), shape_.experts, max_rows()}; }
+  ConstView lane_offsets(const Plan& plan) const override { return static_cast<const LocalPlan&>(plan).offsets; }
+  absl::Span<const int32_t> host_lane_offsets(const Plan&) const override { return {}; }
+  absl::Status status() const override { return absl::OkStatus(); }
 
   void BeginDispatch(Backend& backend, Stream& stream, Plan& base_plan, const DispatchArgs& args) const override {
     LocalPlan& plan = Own(base_plan);
