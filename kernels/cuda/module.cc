@@ -1,0 +1,14 @@
+// What the module exports for the backend; the communicator's factory lies with its body.
+#include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda_module.h"
+
+extern "C" {
+
+const char* shoestring_cuda_abi() { return SHOESTRING_MODULE_ABI; }
+
+shoestring::Backend* shoestring_cuda_make_backend(const shoestring::CudaBackendOptions& options,
+                                                  shoestring::CudaFailure& failure) {
+  return shoestring::MakeCudaBackend(options, failure).release();
+}
+
+}  // extern "C"

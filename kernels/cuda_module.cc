@@ -1,0 +1,107 @@
+// dlopen of the module and, before it, of the libraries that it needs, wherever they lie.
+#include "kernels/cuda_module.h"
+
+#include <dlfcn.h>
+#include <unistd.h>
+
+#include <climits>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+
+namespace shoestring {
+namespace {
+
+constexpr char kModuleFile[] = "libshoestring_cuda.so";
+
+// In the order of their needs. The last is opened by cuDNN itself, by name, if it needs it.
+constexpr const char* kLibraries[] = {"libcudart.so.13", "libcublasLt.so.13", "libcublas.so.13",
+                                      "libnvrtc.so.13",  "libcudnn.so.9",     "libnccl.so.2"};
+
+bool IsFile(const std::string& path) { return access(path.c_str(), R_OK) == 0; }
+
+std::string ExecutableFolder() {
+  char path[PATH_MAX];
+  const ssize_t length = readlink("/proc/self/exe", path, sizeof(path));
+  if (length <= 0) return ".";
+  const std::string file(path, static_cast<size_t>(length));
+  return file.substr(0, file.rfind('/'));
+}
+
+absl::StatusOr<std::string> FindModule(const CudaPlaces& places) {
+  if (!places.module.empty()) {
+    if (IsFile(places.module)) return places.module;
+    return absl::NotFoundError(absl::StrCat(places.module, ": the CUDA module cannot be read; name another file"));
+  }
+  const std::string folder = ExecutableFolder();
+  for (const char* relative : {"/", "/../lib/"}) {
+    std::string path = absl::StrCat(folder, relative, kModuleFile);
+    if (IsFile(path)) return path;
+  }
+  return absl::NotFoundError(absl::StrCat(folder, "/", kModuleFile,
+                                          ": there is no CUDA module; build it with 'cmake --preset cuda', which needs "
+                                          "the CUDA 13 toolkit, or set layout.device=CPU"));
+}
+
+// A library that is found nowhere here may still be found when the module is opened: by its run path.
+void OpenLibraries(const std::vector<std::string>& directories) {
+  for (const char* library : kLibraries) {
+    void* handle = nullptr;
+    for (const std::string& directory : directories) {
+      handle = dlopen(absl::StrCat(directory, "/", library).c_str(), RTLD_NOW | RTLD_GLOBAL);
+      if (handle != nullptr) break;
+    }
+    if (handle == nullptr) dlopen(library, RTLD_NOW | RTLD_GLOBAL);
+  }
+}
+
+absl::Status CannotOpen(const std::string& path) {
+  const char* reason = dlerror();
+  const std::string why = reason == nullptr ? "unknown reason" : reason;
+  if (absl::StrContains(why, "cannot open shared object file")) {
+    return absl::NotFoundError(absl::StrCat(path, ": ", why,
+                                            "; install the CUDA 13 libraries (a toolkit, or the Python packages "
+                                            "nvidia-*), and name their folders in SHOESTRING_CUDA_LIBRARY_PATH"));
+  }
+  return absl::FailedPreconditionError(absl::StrCat(path, ": cannot be opened: ", why,
+                                                    "; build program and module "
+                                                    "together"));
+}
+
+absl::Status CheckAbi(void* handle, const std::string& path) {
+  auto* const abi = reinterpret_cast<CudaAbiFunction*>(dlsym(handle, kCudaAbiSymbol));
+  if (abi == nullptr) return absl::FailedPreconditionError(absl::StrCat(path, ": is no CUDA module of shoestring"));
+  if (const std::string theirs = abi(); theirs != SHOESTRING_MODULE_ABI) {
+    return absl::FailedPreconditionError(absl::StrCat(path, ": was built from other interfaces (", theirs,
+                                                      ", this program has ", SHOESTRING_MODULE_ABI,
+                                                      "); build program and module together"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<CudaModule> CudaModule::Open(const CudaPlaces& places) {
+  ASSIGN_OR_RETURN(std::string path, FindModule(places));
+  OpenLibraries(places.directories);
+  void* const handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+  if (handle == nullptr) return CannotOpen(path);
+  RETURN_IF_ERROR(CheckAbi(handle, path));
+  return CudaModule(handle, std::move(path));
+}
+
+absl::StatusOr<std::unique_ptr<Backend>> CudaModule::MakeBackend(const CudaBackendOptions& options) const {
+  auto* const make = reinterpret_cast<CudaMakeBackendFunction*>(Find(kCudaMakeBackendSymbol));
+  if (make == nullptr) return absl::FailedPreconditionError(absl::StrCat(path_, ": makes no backend"));
+  CudaFailure failure;
+  std::unique_ptr<Backend> backend(make(options, failure));
+  if (backend != nullptr) return backend;
+  if (failure.kind == CudaFailure::Kind::kExhausted) return absl::ResourceExhaustedError(failure.message);
+  return absl::UnavailableError(failure.message);
+}
+
+void* CudaModule::Find(const char* symbol) const { return dlsym(handle_, symbol); }
+
+}  // namespace shoestring
