@@ -107,16 +107,9 @@ int64_t MicroBatches(const LayoutRules& r) {
 void ValidateSchedule(const LayoutRules& r) {
   const int64_t ranks = r.layout.pipeline_ranks();
   const int64_t micro_batches = MicroBatches(r);
-  const bool bidirectional = r.layout.has_dualpipe();
-  if (bidirectional || r.layout.has_dualpipe_v()) {
-    const std::string field = r.Field(bidirectional ? "dualpipe" : "dualpipe_v");
-    r.findings.AddUnless(!bidirectional || ranks % 2 == 0, field, absl::StrCat("has ", ranks, " pipeline ranks"),
-                         "dualpipe needs an even number: each rank has a mirror");
-    r.findings.AddUnless(micro_batches <= 0 || micro_batches >= 2 * ranks, field,
-                         absl::StrCat(r.phase_path, " gives a pipeline ", micro_batches, " micro-batches a step"),
-                         absl::StrCat("at least 2 * pipeline_ranks = ", 2 * ranks,
-                                      ": raise the batch or lower micro_batch or data_ranks"));
-  }
+  r.findings.AddUnless(!r.layout.has_dualpipe() || ranks % 2 == 0, r.Field("dualpipe"),
+                       absl::StrCat("has ", ranks, " pipeline ranks"),
+                       "dualpipe needs an even number: each rank has a mirror");
   r.findings.AddUnless(!r.layout.has_interleaved() || Divides(ranks, micro_batches), r.Field("interleaved"),
                        absl::StrCat(r.phase_path, " gives a pipeline ", micro_batches, " micro-batches a step"),
                        absl::StrCat("a multiple of pipeline_ranks = ", ranks));

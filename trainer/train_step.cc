@@ -8,7 +8,7 @@
 #include "base/check.h"
 #include "base/status_macros.h"
 #include "parallel/local_exchange.h"
-#include "parallel/pipeline/build_one_f_one_b.h"
+#include "parallel/pipeline/build.h"
 #include "trainer/bias_update.h"
 #include "trainer/nan_guard.h"
 
@@ -153,7 +153,10 @@ void TrainStep::BindState(Arena& arena) {
 void TrainStep::PrepareProgram(int64_t micro_batches) {
   if (micro_batches == program_micro_batches_) return;
   executor_.reset();
-  actions_ = BuildOneFOneB(1, micro_batches).positions[0];
+  const config::LayoutConfig one_rank;
+  const absl::StatusOr<Program> program = BuildProgram(one_rank, *Mesh::Create(one_rank), micro_batches);
+  CHECK(program.ok());
+  actions_ = program->positions[0];
   if (stages_.empty()) {
     const int slots = PlanSlots(actions_).live.at(kOnlyStage);
     stages_[kOnlyStage] = {lane_stage_.get(), std::vector<SlotBuffers>(slots)};

@@ -3,6 +3,7 @@
 
 #include <deque>
 #include <set>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -11,10 +12,6 @@
 
 namespace shoestring {
 namespace {
-
-Work Neighbour(const Work& work, int step) {
-  return {StageId(work.stage.value + step), work.micro_batch, work.direction};
-}
 
 // What has happened at one position.
 struct PositionState {
@@ -43,7 +40,7 @@ class PaperRun {
   absl::Status BackwardWeight(int position, const Work& work);
   absl::Status Send(int position, const Action& action);
   absl::StatusOr<Progress> Receive(int position, const Action& action);
-  absl::Status Reduce(int position, StageId stage);
+  absl::StatusOr<Progress> Reduce(int position, StageId stage);
   absl::Status CheckComplete() const;
   absl::Status CheckCompleteStage(StageId stage, Direction direction) const;
   absl::Status Deadlock() const;
@@ -56,7 +53,8 @@ class PaperRun {
   const Mesh& mesh_;
   const std::vector<int64_t>& micro_batches_;
   std::vector<PositionState> states_;
-  std::map<std::pair<int, int>, std::deque<Action>> channels_;  // (from, to): sends under way
+  std::map<std::tuple<int, int, ActionKind>, std::deque<Action>> channels_;  // (from, to, send): under way
+  std::map<StageId, std::set<int>> at_reduction_;                            // positions that have come to it
 };
 
 absl::Status Wrong(absl::string_view reason) { return absl::FailedPreconditionError(reason); }
@@ -75,9 +73,10 @@ absl::Status PaperRun::Run() {
   for (size_t p = 0; p < states_.size(); ++p) {
     if (states_[p].next < program_.positions[p].size()) return Deadlock();
   }
-  for (const auto& [ends, queue] : channels_) {
+  for (const auto& [channel, queue] : channels_) {
     if (!queue.empty()) {
-      return Wrong(absl::StrCat("position ", ends.first, ": ", ToString(queue.front()), " is never received"));
+      return Wrong(
+          absl::StrCat("position ", std::get<0>(channel), ": ", ToString(queue.front()), " is never received"));
     }
   }
   return CheckComplete();
@@ -119,7 +118,7 @@ absl::StatusOr<PaperRun::Progress> PaperRun::Do(int position, const Action& acti
     case ActionKind::kSendBackward: RETURN_IF_ERROR(Send(position, action)); break;
     case ActionKind::kReceiveForward:
     case ActionKind::kReceiveBackward: return Receive(position, action);
-    case ActionKind::kReduce: RETURN_IF_ERROR(Reduce(position, action.work.stage)); break;
+    case ActionKind::kReduce: return Reduce(position, action.work.stage);
   }
   return Progress::kDone;
 }
@@ -165,7 +164,11 @@ absl::Status PaperRun::BackwardWeight(int position, const Work& work) {
   PositionState& state = states_[position];
   if (state.backward_input.count(work) == 0) return Wrong("its input gradients are not done");
   if (state.reduced.count(work.stage) > 0) return Wrong("its stage is reduced already");
-  if (!state.backward_weight.insert(work).second) return Wrong("the weight gradients are done twice");
+  if (state.backward_weight.count(work) > 0) return Wrong("the weight gradients are done twice");
+  if (work.micro_batch > 0 && state.backward_weight.count({work.stage, work.micro_batch - 1, work.direction}) == 0) {
+    return Wrong(absl::StrCat("the weight gradients of micro-batch ", work.micro_batch - 1, " are to be added before"));
+  }
+  state.backward_weight.insert(work);
   return absl::OkStatus();
 }
 
@@ -179,7 +182,7 @@ absl::Status PaperRun::Send(int position, const Action& action) {
   if (to != action.peer) return Wrong(absl::StrCat("its reader is at position ", to));
   if ((forward ? state.forward : state.backward_input).count(action.work) == 0) return Wrong("it is not made yet");
   if (!(forward ? state.sent_output : state.sent_gradient).insert(action.work).second) return Wrong("it is sent twice");
-  channels_[{position, to}].push_back(action);
+  channels_[{position, to, action.kind}].push_back(action);
   return absl::OkStatus();
 }
 
@@ -190,25 +193,28 @@ absl::StatusOr<PaperRun::Progress> PaperRun::Receive(int position, const Action&
   const int from = mesh_.StagePosition(maker.stage, maker.direction);
   if (from == position) return Wrong("its maker is here");
   if (from != action.peer) return Wrong(absl::StrCat("its maker is at position ", from));
-  std::deque<Action>& queue = channels_[{from, position}];
+  const ActionKind send = forward ? ActionKind::kSendForward : ActionKind::kSendBackward;
+  std::deque<Action>& queue = channels_[{from, position, send}];
   if (queue.empty()) return Progress::kWaits;
   const Action& message = queue.front();
-  const bool is_forward = message.kind == ActionKind::kSendForward;
-  if (is_forward != forward || !(message.work == maker)) {
-    return Wrong(absl::StrCat("the next message from there is ", ToString(message)));
-  }
+  if (!(message.work == maker)) return Wrong(absl::StrCat("the next message from there is ", ToString(message)));
   queue.pop_front();
   PositionState& state = states_[position];
   (forward ? state.input : state.output_gradient).insert(action.work);
   return Progress::kDone;
 }
 
-absl::Status PaperRun::Reduce(int position, StageId stage) {
-  bool here = false;
-  for (StageId s : mesh_.StagesAt(position)) here |= s == stage;
-  if (!here) return Wrong("the stage is not here");
-  if (!states_[position].reduced.insert(stage).second) return Wrong("the stage is reduced twice");
-  return absl::OkStatus();
+absl::StatusOr<PaperRun::Progress> PaperRun::Reduce(int position, StageId stage) {
+  std::set<int> holders;
+  for (int d = 0; stage.value < mesh_.stages() && d < mesh_.directions(); ++d) {
+    holders.insert(mesh_.StagePosition(stage, Direction(d)));
+  }
+  if (holders.count(position) == 0) return Wrong("the stage is not here");
+  if (states_[position].reduced.count(stage) > 0) return Wrong("the stage is reduced twice");
+  at_reduction_[stage].insert(position);
+  if (at_reduction_[stage] != holders) return Progress::kWaits;
+  states_[position].reduced.insert(stage);
+  return Progress::kDone;
 }
 
 absl::Status PaperRun::CheckCompleteStage(StageId stage, Direction direction) const {

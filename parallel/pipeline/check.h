@@ -16,9 +16,12 @@ namespace shoestring {
 //   each stage's work is done where the mesh holds that stage;
 //   every micro-batch of every stage and direction has one F and one B, or one I and then one W, none twice;
 //   an F has its input, a B or I its output gradient: computed here before, or received;
-//   what another position needs is sent once, after it was made; every message that is sent is received, in order;
-//   each stage is reduced once at each position that holds it, after its last weight gradient.
-// A send waits for nobody (a transport buffers it or has a stream of its own), a receive for its message.
+//   weight gradients of a stage and direction are added in the order of micro-batches (docs/numerics.md);
+//   what another position needs is sent once, after it was made; every message that is sent is received, in the order
+//   of its channel: sender, receiver, and whether it goes forward or backward; each stage is reduced once at each
+//   position that holds it, after its last weight gradient.
+// A send waits for nobody (a transport buffers it or has a stream of its own), a receive for its message, a reduction
+// for the other position that holds the stage, if the pipeline is bidirectional.
 // `micro_batches` has one count a direction.
 absl::Status CheckProgram(const Program& program, const Mesh& mesh, const std::vector<int64_t>& micro_batches);
 

@@ -82,6 +82,21 @@ bool ConsumeAction(absl::string_view text, Action* action) {
 bool IsSend(ActionKind kind) { return kind == ActionKind::kSendForward || kind == ActionKind::kSendBackward; }
 bool IsReceive(ActionKind kind) { return kind == ActionKind::kReceiveForward || kind == ActionKind::kReceiveBackward; }
 
+Parts PartsOf(const Action& action) {
+  switch (action.kind) {
+    case ActionKind::kForward: return {nullptr, nullptr, &action.work};
+    case ActionKind::kBackward: return {&action.work, &action.work, nullptr};
+    case ActionKind::kBackwardInput: return {&action.work, nullptr, nullptr};
+    case ActionKind::kBackwardWeight: return {nullptr, &action.work, nullptr};
+    case ActionKind::kOverlapped: return {&action.paired, &action.paired, &action.work};
+    default: return {};
+  }
+}
+
+Work Neighbour(const Work& work, int step) {
+  return {StageId(work.stage.value + step), work.micro_batch, work.direction};
+}
+
 std::string ToString(const Work& work) {
   return absl::StrCat(work.stage.value, ".", work.micro_batch, work.direction.value == 1 ? "'" : "");
 }

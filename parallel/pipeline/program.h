@@ -64,6 +64,18 @@ struct Program {
 bool IsSend(ActionKind kind);
 bool IsReceive(ActionKind kind);
 
+// What an action computes, in the order in which it is safe to do: gradients of inputs, of weights, then the forward.
+// Parts that it does not have are null; the pointers are into the action. Messages and reductions have none.
+struct Parts {
+  const Work* backward_input = nullptr;
+  const Work* backward_weight = nullptr;
+  const Work* forward = nullptr;
+};
+Parts PartsOf(const Action& action);
+
+// The work on the same micro-batch `step` stages further; the stage may be one that does not exist.
+Work Neighbour(const Work& work, int step);
+
 std::string ToString(const Work& work);  // "2.5'"
 std::string ToString(const Action& action);
 std::string ToString(const Program& program);  // ends in a line break

@@ -154,14 +154,16 @@ TEST_P(LegalTest, HasNoProblem) {
 using Sets = std::vector<std::string>;
 INSTANTIATE_TEST_SUITE_P(
     Layouts, LegalTest,
-    ::testing::Values(Sets{"layout.gpipe={}"}, Sets{"layout.zb_h1={}"}, Sets{"layout.zb_v={}", "layout.stages=8"},
-                      Sets{"layout.interleaved.chunks=4", "layout.stages=16"},
-                      Sets{"layout.dualpipe={}", "layout.data_ranks=2", "layout.expert_ranks=2"},
-                      Sets{"layout.dualpipe_v={}", "layout.stages=8"},
-                      Sets{"layout.data_ranks=16", "layout.expert_ranks=16", "train.expert_lanes=16"},
-                      Sets{"layout=", "model.moe=", "model.dense_layers=16",
-                           "train.bias_speed=", "train.balance_alpha="},
-                      Sets{"precision.mode=FP32"}));
+    ::testing::Values(
+        Sets{"layout.gpipe={}"}, Sets{"layout.zb_h1={}"}, Sets{"layout.zb_v={}", "layout.stages=8"},
+        Sets{"layout.interleaved.chunks=4", "layout.stages=16"},
+        Sets{"layout.dualpipe={}", "layout.data_ranks=2", "layout.expert_ranks=2"},
+        Sets{"layout.dualpipe_v={}", "layout.stages=8"},
+        Sets{"layout.dualpipe={}", "train.lanes=4", "train.phase[0].batch.sequences=4"},
+        Sets{"layout.dualpipe_v={}", "layout.stages=8", "train.lanes=4", "train.phase[0].batch.sequences=4"},
+        Sets{"layout.data_ranks=16", "layout.expert_ranks=16", "train.expert_lanes=16"},
+        Sets{"layout=", "model.moe=", "model.dense_layers=16", "train.bias_speed=", "train.balance_alpha="},
+        Sets{"precision.mode=FP32"}));
 
 }  // namespace
 }  // namespace shoestring::config

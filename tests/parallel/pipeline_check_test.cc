@@ -4,19 +4,17 @@
 #include "base/check.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "parallel/pipeline/build_one_f_one_b.h"
 #include "parallel/pipeline/check.h"
+#include "tests/parallel/pipeline_testing.h"
 
 namespace shoestring {
 namespace {
 
 using ::testing::HasSubstr;
 
-Mesh Line(int positions) {
-  config::LayoutConfig layout;
-  layout.set_pipeline_ranks(positions);
-  layout.set_stages(positions);
-  return *Mesh::Create(layout);
+Mesh Line(int positions) { return *Mesh::Create(LayoutOf("one_f_one_b", positions)); }
+Program OneFOneB(int positions, int64_t micro_batches) {
+  return PipelineCase{"one_f_one_b", positions, micro_batches}.program();
 }
 
 absl::Status Check(const std::string& text, const Mesh& mesh, int64_t micro_batches) {
@@ -28,7 +26,7 @@ absl::Status Check(const std::string& text, const Mesh& mesh, int64_t micro_batc
 TEST(CheckProgramTest, OneFOneBIsRightForEverySize) {
   for (int p = 1; p <= 6; ++p) {
     for (int64_t m = 1; m <= 9; ++m) {
-      const Program program = BuildOneFOneB(p, m);
+      const Program program = OneFOneB(p, m);
       EXPECT_EQ(CheckProgram(program, Line(p), {m}), absl::OkStatus()) << ToString(program);
       for (int i = 0; i < p; ++i) {
         EXPECT_EQ(PlanSlots(program.positions[i]).live.at(StageId(i)), std::min<int64_t>(p - i, m));
@@ -40,7 +38,7 @@ TEST(CheckProgramTest, OneFOneBIsRightForEverySize) {
 // Taking any one action out of a right program must be noticed.
 TEST(CheckProgramTest, EveryMissingActionIsNoticed) {
   for (int p = 1; p <= 3; ++p) {
-    const Program program = BuildOneFOneB(p, 3);
+    const Program program = OneFOneB(p, 3);
     for (int i = 0; i < p; ++i) {
       for (size_t a = 0; a < program.positions[i].size(); ++a) {
         Program broken = program;
@@ -54,7 +52,7 @@ TEST(CheckProgramTest, EveryMissingActionIsNoticed) {
 // So must doing one twice.
 TEST(CheckProgramTest, EveryRepeatedActionIsNoticed) {
   for (int p = 1; p <= 3; ++p) {
-    const Program program = BuildOneFOneB(p, 2);
+    const Program program = OneFOneB(p, 2);
     for (int i = 0; i < p; ++i) {
       for (size_t a = 0; a < program.positions[i].size(); ++a) {
         Program broken = program;
@@ -115,14 +113,10 @@ TEST(CheckProgramTest, OverlappedPairsAndDeferredWeightGradients) {
 
 // Two directions over two positions, without overlap.
 TEST(CheckProgramTest, TwoDirections) {
-  config::LayoutConfig layout;
-  layout.set_pipeline_ranks(2);
-  layout.set_stages(2);
-  layout.mutable_dualpipe();
   const std::string text =
       "0: F0.0 SF0.0>1 RF1.0'<1 F1.0' B1.0' SB1.0'>1 RB0.0<1 B0.0 G0 G1\n"
       "1: F0.0' SF0.0'>0 RF1.0<0 F1.0 B1.0 SB1.0>0 RB0.0'<0 B0.0' G0 G1\n";
-  EXPECT_EQ(Check(text, *Mesh::Create(layout), 1), absl::OkStatus());
+  EXPECT_EQ(Check(text, *Mesh::Create(LayoutOf("dualpipe", 2)), 1), absl::OkStatus());
 }
 
 TEST(PlanSlotsTest, ASlotLivesUntilItsWeightGradient) {

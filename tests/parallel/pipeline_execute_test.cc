@@ -5,8 +5,8 @@
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "parallel/pipeline/build_one_f_one_b.h"
 #include "parallel/pipeline/execute.h"
+#include "tests/parallel/pipeline_testing.h"
 
 namespace shoestring {
 namespace {
@@ -91,7 +91,7 @@ TEST(ExecutorTest, OneRankRunsForwardAndBackwardInTurn) {
   RecordingStage stage(0, true, true, 1);
   std::map<StageId, BoundStage> stages;
   stages[StageId(0)] = {&stage, {SlotBuffers()}};
-  const Program program = BuildOneFOneB(1, 3);
+  const Program program = PipelineCase{"one_f_one_b", 1, 3}.program();
   std::map<std::pair<int, int>, std::deque<float>> queues;
   QueueContext context(0, queues);
   const Executor executor(program.positions[0], stages);
