@@ -137,4 +137,41 @@ TEST_P(CommunicatorSuite, SendReceiveRing) {
   });
 }
 
+// Two exchanges in flight, waited for in the other order, while a third is made and completed.
+TEST_P(CommunicatorSuite, TicketsAreWaitedForInAnyOrder) {
+  GetParam().run([&](Communicator& comm, Backend& backend) {
+    const std::unique_ptr<Stream> stream = backend.MakeStream();
+    const int n = comm.size();
+    std::vector<int64_t> offsets(n + 1);
+    for (int j = 0; j <= n; ++j) offsets[j] = 2 * j;
+    Matrix send[3] = {Matrix::From(comm.index(), 2 * n, kCols), Matrix::From(comm.index() + 100, 2 * n, kCols),
+                      Matrix::From(comm.index() + 200, 2 * n, kCols)};
+    Matrix got[3] = {Matrix(2 * n, kCols), Matrix(2 * n, kCols), Matrix(2 * n, kCols)};
+    Ticket tickets[2];
+    for (int round = 0; round < 3; ++round) {
+      for (int i = 0; i < 2; ++i) {
+        comm.GroupBegin();
+        ASSERT_TRUE(comm.AllToAllV(*stream, send[i].view(), offsets, got[i].view(), offsets, {"flight", 10}).ok());
+        absl::StatusOr<Ticket> ticket = comm.GroupStart(*stream);
+        ASSERT_TRUE(ticket.ok());
+        tickets[i] = *ticket;
+      }
+      ASSERT_TRUE(comm.AllToAllV(*stream, send[2].view(), offsets, got[2].view(), offsets, {"between", 10}).ok());
+      for (int i : {1, 0}) ASSERT_EQ(comm.Wait(*stream, tickets[i]), absl::OkStatus());
+      for (int i = 0; i < 3; ++i) {
+        for (int from = 0; from < n; ++from) {
+          for (int64_t k = 0; k < 2 * kCols; ++k) {
+            EXPECT_EQ(got[i].values[2 * from * kCols + k], (from + 100 * i) * 1000 + 2 * comm.index() * kCols + k);
+          }
+        }
+      }
+    }
+    const CallTimes& times = comm.last_times();
+    EXPECT_LE(times.started, times.arrived);
+    EXPECT_LE(times.started, times.wait_began);
+    EXPECT_LE(times.wait_began, times.wait_ended);
+    EXPECT_LE(times.done, times.wait_ended);
+  });
+}
+
 }  // namespace shoestring
