@@ -5,7 +5,6 @@
 // infinities too; every NaN becomes the one with all bits below the sign set, sign clear.
 #pragma once
 
-#include <algorithm>
 #include <bit>
 #include <cstdint>
 
@@ -20,12 +19,14 @@ struct SmallFloat {
       static_cast<float>((1u << kFractionBits) + kLargestCode % (1u << kFractionBits)) *
       std::bit_cast<float>(static_cast<uint32_t>(127 + (kLargestCode >> kFractionBits) - kBias - kFractionBits) << 23);
 
-  static uint32_t Encode(float value) {
+  static constexpr uint32_t Encode(float value) {
+    constexpr float kLargestValue = kLargest;  // of its own: device code has no static members
+    constexpr uint32_t kLargestBits = std::bit_cast<uint32_t>(kLargestValue);
     const uint32_t bits = std::bit_cast<uint32_t>(value);
     const uint32_t sign = bits >> 31 << kSignShift;
     uint32_t magnitude = bits & 0x7fffffffu;
     if (magnitude > 0x7f800000u) return kNanCode;
-    magnitude = std::min(magnitude, std::bit_cast<uint32_t>(kLargest));
+    magnitude = magnitude < kLargestBits ? magnitude : kLargestBits;
     constexpr uint32_t kSmallestNormal = static_cast<uint32_t>(128 - kBias) << 23;
     if (magnitude < kSmallestNormal) {
       // Adding a number whose last place is the format's smallest step lets the hardware round.
@@ -39,7 +40,7 @@ struct SmallFloat {
     return sign | ((magnitude >> kDropped) - (static_cast<uint32_t>(127 - kBias) << kFractionBits));
   }
 
-  static float Decode(uint32_t code) {
+  static constexpr float Decode(uint32_t code) {
     const uint32_t sign = code >> kSignShift << 31;
     const uint32_t magnitude = code & kNanCode;
     if (magnitude > kLargestCode) return std::bit_cast<float>(sign | 0x7fc00000u);

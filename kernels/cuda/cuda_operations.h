@@ -18,6 +18,8 @@ void CudaCopy(CudaStream& stream, const ConstView& x, const View& y);
 void CudaAdd(CudaStream& stream, const ConstView& a, const ConstView& b, const View& y);
 
 void CudaQuantize(CudaStream& stream, const QuantizeArgs& args);
+// Tiles of one row, of the rows below the last offset (all, without offsets).
+void CudaQuantizeRows(CudaStream& stream, const ConstView& x, const MutableOperand& y, const ConstView& offsets);
 void CudaDequantize(CudaStream& stream, const Operand& x, const View& y, int64_t stack, const ConstView& offsets);
 
 void CudaRmsNorm(CudaStream& stream, const RmsNormArgs& args);
@@ -45,6 +47,9 @@ void CudaEmbedding(CudaStream& stream, const ConstView& ids, const ConstView& ta
 void CudaEmbeddingBackward(CudaStream& stream, const ConstView& ids, const ConstView& dx, const View& d_table);
 void CudaCrossEntropy(CudaStream& stream, const CrossEntropyArgs& args);
 void CudaSumRows(CudaStream& stream, const ConstView& x, const View& sum);
+// sums[i] = pieces[i * per_sum] + ..., in order, of `count` pieces in all.
+void CudaAddPieces(CudaStream& stream, const double* pieces, int64_t count, int64_t per_sum, double* sums,
+                   int64_t sum_count);
 
 void CudaSquaredNorm(CudaStream& stream, const ConstView& x, const View& block_sums);
 void CudaAdamW(CudaStream& stream, const AdamWArgs& args);
