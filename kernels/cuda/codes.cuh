@@ -191,8 +191,12 @@ struct ScaleDivider {
   float scale, inverse;
   bool divide;
 
-  __device__ explicit ScaleDivider(float scale)
-      : scale(scale), inverse(__frcp_rn(scale)), divide(!(scale >= 0x1p-70f && scale <= 0x1p70f)) {}
+  // Assigned in the body: nvcc hands initialisers to the host's compiler too, which knows no __frcp_rn.
+  __device__ explicit ScaleDivider(float of_tile) {
+    scale = of_tile;
+    inverse = __frcp_rn(of_tile);
+    divide = !(of_tile >= 0x1p-70f && of_tile <= 0x1p70f);
+  }
   __device__ __forceinline__ float operator()(float x) const {
     if (divide) return __fdiv_rn(x, scale);
     const float q = x * inverse;
