@@ -61,6 +61,6 @@ using CudaAbiFunction = const char*();
 using CudaMakeBackendFunction = Backend*(const CudaBackendOptions& options, CudaFailure& failure);
 constexpr char kCudaAbiSymbol[] = "shoestring_cuda_abi";
 constexpr char kCudaMakeBackendSymbol[] = "shoestring_cuda_make_backend";
-constexpr char kCudaMakeCommunicatorSymbol[] = "shoestring_cuda_make_communicator";
+constexpr char kCudaMakeNcclSymbol[] = "shoestring_cuda_make_nccl";  // parallel/nccl/library.h
 
 }  // namespace shoestring

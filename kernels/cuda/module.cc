@@ -1,4 +1,4 @@
-// What the module exports for the backend; the communicator's factory lies with its body.
+// What the module exports for the backend; NCCL's factory lies in parallel/nccl.
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda_module.h"
 
