@@ -77,7 +77,7 @@ std::vector<Verb> AllVerbs() {
   add(DataVerbs());
   add(CheckpointVerbs());
   add(ConfigVerbs());
-  add({DoctorVerb()});
+  add({ScheduleVerb(), DoctorVerb()});
   return verbs;
 }
 

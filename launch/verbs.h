@@ -23,6 +23,7 @@ std::vector<Verb> CheckpointVerbs();
 std::vector<Verb> ReportVerbs();
 Verb GenerateVerb();
 Verb AblateVerb();
+Verb ScheduleVerb();
 Verb DoctorVerb();
 
 }  // namespace shoestring
