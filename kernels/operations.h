@@ -170,10 +170,11 @@ struct PlanDispatchArgs {
 // its inverse (f32).
 //
 // CombineRows: out[t] = base[t] + sum over the token's slots of y[slot_row[t, k]]: inside a routing group in f32 in
-// expert order, one rounding to act a group, groups added in f32 in order, then base, one last rounding.
+// expert order, one rounding to act a group, groups added in f32 in order, then base, one last rounding. A slot whose
+// row is -1 brings nothing.
 struct CombineArgs {
   ConstView y;         // [R, D] act
-  ConstView slot_row;  // [T, K] i32
+  ConstView slot_row;  // [T, K] i32: a row, or -1
   ConstView experts;   // [T, K] i32, ascending
   int64_t experts_per_group = 1;
   ConstView base;  // [T, D] act, or empty (0)

@@ -1,6 +1,7 @@
 // How tokens travel to the experts they chose and back: an MoE layer sees this interface and knows no ranks.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 
@@ -17,6 +18,39 @@ struct ExchangeShape {
   int64_t chosen = 0;   // K
   int64_t experts = 0;  // E
   int64_t experts_per_group = 0;
+};
+
+// The parts of an exchange that send messages.
+enum class ExchangeLeg {
+  kCounts,                  // how many tokens will come; begins each dispatch
+  kChoices,                 // their experts and gate weights
+  kDispatch,                // the tokens
+  kCombine,                 // results
+  kCombineBackward,         // gradients of the combined output
+  kDispatchBackwardWeight,  // gradients of gate weights
+  kDispatchBackward,        // gradients of tokens
+};
+constexpr int kExchangeLegs = 7;
+const char* Name(ExchangeLeg leg);  // "dispatch counts", ...; also the name of its calls
+
+// What this rank has sent to other ranks so far and got from them.
+struct ExchangeTraffic {
+  struct Link {
+    int64_t messages = 0;
+    int64_t rows = 0;
+    int64_t bytes = 0;
+  };
+  struct Links {
+    Link within_node;
+    Link between_nodes;
+  };
+  struct Leg {
+    Links sent;
+    Links received;
+  };
+  std::array<Leg, kExchangeLegs> legs;
+
+  const Leg& operator[](ExchangeLeg leg) const { return legs[static_cast<int>(leg)]; }
 };
 
 // Four journeys, each begun and awaited, so that another micro-batch can compute meanwhile:
@@ -56,6 +90,7 @@ class ExpertExchange {
   // The first failure of communication, or OK. After a failure nothing more is sent, no row is received (counts are 0)
   // and tensors that journeys should write keep unspecified but readable contents: the owner asks after each action.
   virtual absl::Status status() const = 0;
+  virtual ExchangeTraffic traffic() const = 0;
 
   struct DispatchArgs {
     Operand x;            // [T, D] act, or quantised in tiles of one row: then codes and scales travel

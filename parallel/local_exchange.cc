@@ -39,6 +39,7 @@ class LocalExchange : public ExpertExchange {
   ConstView lane_offsets(const Plan& plan) const override { return static_cast<const LocalPlan&>(plan).offsets; }
   absl::Span<const int32_t> host_lane_offsets(const Plan&) const override { return {}; }
   absl::Status status() const override { return absl::OkStatus(); }
+  ExchangeTraffic traffic() const override { return {}; }
 
   void BeginDispatch(Backend& backend, Stream& stream, Plan& base_plan, const DispatchArgs& args) const override {
     LocalPlan& plan = Own(base_plan);

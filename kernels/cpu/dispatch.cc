@@ -91,7 +91,7 @@ void CpuCombineRows(const CpuContext& cpu, const CombineArgs& args, View out) {
   for (int64_t token = 0; token < args.slot_row.rows; ++token) {
     const int32_t* rows = args.slot_row.as<int32_t>(token);
     for (int64_t k = 0; k < args.slot_row.cols; ++k) {
-      CHECK_GE(rows[k], 0);
+      CHECK_GE(rows[k], -1);
       CHECK_LT(rows[k], args.y.rows);
     }
   }

@@ -15,14 +15,20 @@ inline void CombineToken(const CombineLoop& loop, int64_t token) {
   // Found once a token: where each slot's row lies, and whether it opens a new routing group.
   const T* row_of[kMaxCombinedSlots];
   bool opens[kMaxCombinedSlots];
+  int64_t count = 0;
+  int64_t last_group = 0;
   for (int64_t k = 0; k < loop.chosen; ++k) {
-    row_of[k] = RowOf<T>(loop.y, rows[k]);
-    opens[k] = k > 0 && experts[k] / loop.experts_per_group != experts[k - 1] / loop.experts_per_group;
+    if (rows[k] < 0) continue;
+    const int64_t group = experts[k] / loop.experts_per_group;
+    row_of[count] = RowOf<T>(loop.y, rows[k]);
+    opens[count] = count > 0 && group != last_group;
+    last_group = group;
+    ++count;
   }
   ForLanes(loop.cols, [&](int64_t j, auto n) {
     F32x16 total = Zero();
     F32x16 group = Zero();
-    for (int64_t k = 0; k < loop.chosen; ++k) {
+    for (int64_t k = 0; k < count; ++k) {
       if (opens[k]) {
         total = total + RoundAs(out, group);
         group = Zero();

@@ -143,6 +143,29 @@ TEST_P(DispatchTest, CombineRoundsOnceAGroup) {
   }
 }
 
+// A slot without a row is as if the token had not chosen it; without any, the base alone is left.
+TEST_P(DispatchTest, CombineSkipsSlotsWithoutRow) {
+  constexpr int64_t kCols = 37;
+  TestTensor y(act(), 4, kCols), base(act(), 3, kCols), out(act(), 3, kCols, 1);
+  TestTensor slot_row(DType::kI32, 3, 3), experts(DType::kI32, 3, 3);
+  y.Random(1);
+  base.Random(2);
+  constexpr int64_t kRows[3][3] = {{-1, 0, 1}, {2, -1, 3}, {-1, -1, -1}};
+  slot_row.Fill([&](int64_t t, int64_t k) { return static_cast<double>(kRows[t][k]); });
+  experts.Fill([](int64_t, int64_t k) { return static_cast<double>(k); });  // groups {0, 1} and {2}
+  const CombineArgs args = {.y = y, .slot_row = slot_row, .experts = experts, .experts_per_group = 2, .base = base};
+  Run({&out}, [&](Backend& backend, Stream& stream) { backend.CombineRows(stream, args, out); });
+  Matrix want(3, kCols);
+  for (int64_t t = 0; t < 3; ++t) {
+    for (int64_t j = 0; j < kCols; ++j) {
+      float total = 0;  // no group has two rows here, so that a group's sum is its row
+      for (int64_t k = 0; k < 3; ++k) total += kRows[t][k] < 0 ? 0.0f : static_cast<float>(y.at(kRows[t][k], j));
+      want.at(t, j) = reference::RoundTo(act(), total + static_cast<float>(base.at(t, j)));
+    }
+  }
+  ExpectNear(out, want, {0, 0}, "out");
+}
+
 INSTANTIATE_TEST_SUITE_P(Cpu, DispatchTest, testing::ValuesIn(OpCases()), OpCaseName);
 
 }  // namespace
