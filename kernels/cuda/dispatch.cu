@@ -210,21 +210,21 @@ __global__ void __launch_bounds__(kSpanThreads) CombineKernel(CombineCall call) 
       group[i] = 0;
     }
   };
-  int64_t of_group = 0;
+  int64_t of_group = -1;
   for (int64_t k = 0; k < call.chosen; k += kRowsAtOnce) {
     float v[kRowsAtOnce][kChunk];
 #pragma unroll
     for (int u = 0; u < kRowsAtOnce; ++u) {
       if (k + u >= call.chosen) continue;
       const int64_t row = rows[k + u];
-      DEVICE_CHECK(row >= 0 && row < call.y_rows);
-      LoadChunk<kVector>(call.y.Row<T>(row) + chunk * kChunk, n, v[u]);
+      DEVICE_CHECK(row >= -1 && row < call.y_rows);
+      if (row >= 0) LoadChunk<kVector>(call.y.Row<T>(row) + chunk * kChunk, n, v[u]);
     }
 #pragma unroll
     for (int u = 0; u < kRowsAtOnce; ++u) {
-      if (k + u >= call.chosen) continue;
+      if (k + u >= call.chosen || rows[k + u] < 0) continue;
       const int64_t own_group = experts[k + u] / call.experts_per_group;
-      if (k + u > 0 && own_group != of_group) close();
+      if (of_group >= 0 && own_group != of_group) close();
       of_group = own_group;
 #pragma unroll
       for (int i = 0; i < kChunk; ++i) group[i] = group[i] + v[u][i];
