@@ -38,7 +38,7 @@ absl::Status Communicator::AllToAllV(Stream& stream, ConstView send, absl::Span<
   CheckOffsets(receive_offsets, size_, receive.rows);
   CheckSameColumns(send, receive);
   CHECK_EQ(send_offsets[index_ + 1] - send_offsets[index_], receive_offsets[index_ + 1] - receive_offsets[index_]);
-  Call& call = AddCall(stream, Verb::kAllToAllV, send, receive, -1, options);
+  Call& call = AddCall(stream, CallVerb::kAllToAllV, send, receive, -1, options);
   call.send_offsets.assign(send_offsets.begin(), send_offsets.end());
   call.receive_offsets.assign(receive_offsets.begin(), receive_offsets.end());
   return MakeUnlessCollecting(stream);
@@ -49,7 +49,7 @@ absl::Status Communicator::AllGatherV(Stream& stream, ConstView send, View recei
   CheckOffsets(offsets, size_, receive.rows);
   CheckSameColumns(send, receive);
   CHECK_EQ(send.rows, offsets[index_ + 1] - offsets[index_]);
-  Call& call = AddCall(stream, Verb::kAllGatherV, send, receive, -1, options);
+  Call& call = AddCall(stream, CallVerb::kAllGatherV, send, receive, -1, options);
   call.receive_offsets.assign(offsets.begin(), offsets.end());
   return MakeUnlessCollecting(stream);
 }
@@ -58,31 +58,31 @@ absl::Status Communicator::ReduceScatter(Stream& stream, ConstView send, View re
   CheckSummable(send.dtype);
   CheckSameColumns(send, receive);
   CHECK_EQ(send.rows, size_ * receive.rows);
-  AddCall(stream, Verb::kReduceScatter, send, receive, -1, options);
+  AddCall(stream, CallVerb::kReduceScatter, send, receive, -1, options);
   return MakeUnlessCollecting(stream);
 }
 
 absl::Status Communicator::AllReduce(Stream& stream, View x, const CallOptions& options) {
   CheckSummable(x.dtype);
-  AddCall(stream, Verb::kAllReduce, x, x, -1, options);
+  AddCall(stream, CallVerb::kAllReduce, x, x, -1, options);
   return MakeUnlessCollecting(stream);
 }
 
 absl::Status Communicator::Broadcast(Stream& stream, View x, int root, const CallOptions& options) {
   CHECK(root >= 0 && root < size_);
-  AddCall(stream, Verb::kBroadcast, x, x, root, options);
+  AddCall(stream, CallVerb::kBroadcast, x, x, root, options);
   return MakeUnlessCollecting(stream);
 }
 
 absl::Status Communicator::Send(Stream& stream, ConstView x, int to, const CallOptions& options) {
   CHECK(to >= 0 && to < size_);
-  AddCall(stream, Verb::kSend, x, View(), to, options);
+  AddCall(stream, CallVerb::kSend, x, View(), to, options);
   return MakeUnlessCollecting(stream);
 }
 
 absl::Status Communicator::Receive(Stream& stream, View x, int from, const CallOptions& options) {
   CHECK(from >= 0 && from < size_);
-  AddCall(stream, Verb::kReceive, ConstView(), x, from, options);
+  AddCall(stream, CallVerb::kReceive, ConstView(), x, from, options);
   return MakeUnlessCollecting(stream);
 }
 
@@ -151,13 +151,13 @@ CallGroup& Communicator::NextGroup() {
   return *next_;
 }
 
-Call& Communicator::AddCall(Stream& stream, Verb verb, ConstView send, View receive, int peer,
+Call& Communicator::AddCall(Stream& stream, CallVerb verb, ConstView send, View receive, int peer,
                             const CallOptions& options) {
   if (collected_stream_ == nullptr || !collecting_) collected_stream_ = &stream;
   CHECK(collected_stream_ == &stream);  // of all calls of a group
   CHECK(collecting_ || IsCollective(verb) || peer != index_);
   CallGroup& group = NextGroup();
-  if (group.count_ == group.calls_.size()) group.calls_.emplace_back();
+  if (group.count_ == group.calls_.size()) group.calls_.emplace_back().name.reserve(kUsualNameBytes);
   Call& call = group.calls_[group.count_++];
   call.verb = verb;
   call.name.assign(options.name.data(), options.name.size());
@@ -203,17 +203,19 @@ absl::Status Communicator::Complete(Stream& stream, CallGroup& group) {
 // Sends to oneself and their receives, in order: each pair has one shape.
 void Communicator::CheckSelfPairs(const CallGroup& group) const {
   const absl::Span<const Call> calls = group.calls();
-  const auto is_self = [this, calls](size_t i, Verb verb) { return calls[i].verb == verb && calls[i].peer == index_; };
+  const auto is_self = [this, calls](size_t i, CallVerb verb) {
+    return calls[i].verb == verb && calls[i].peer == index_;
+  };
   size_t receive = 0;
   for (size_t send = 0; send < calls.size(); ++send) {
-    if (!is_self(send, Verb::kSend)) continue;
-    while (receive < calls.size() && !is_self(receive, Verb::kReceive)) ++receive;
+    if (!is_self(send, CallVerb::kSend)) continue;
+    while (receive < calls.size() && !is_self(receive, CallVerb::kReceive)) ++receive;
     CHECK(receive < calls.size());  // a send to oneself without its receive
     CheckSameColumns(calls[send].send, calls[receive].receive);
     CHECK_EQ(calls[send].send.rows, calls[receive].receive.rows);
     ++receive;
   }
-  while (receive < calls.size() && !is_self(receive, Verb::kReceive)) ++receive;
+  while (receive < calls.size() && !is_self(receive, CallVerb::kReceive)) ++receive;
   CHECK(receive == calls.size());  // a receive from oneself without its send
 }
 
@@ -233,32 +235,32 @@ void Communicator::Count(const Call& call) {
   };
   const int others = size_ - 1;
   switch (call.verb) {
-    case Verb::kAllToAllV:
+    case CallVerb::kAllToAllV:
       for (int j = 0; j < size_; ++j) {
         if (j == index_) continue;
         sent(call.send_offsets[j + 1] - call.send_offsets[j], 1);
         received(call.receive_offsets[j + 1] - call.receive_offsets[j], 1);
       }
       break;
-    case Verb::kAllGatherV:
+    case CallVerb::kAllGatherV:
       sent(call.send.rows, others);
       for (int j = 0; j < size_; ++j) {
         if (j != index_) received(call.receive_offsets[j + 1] - call.receive_offsets[j], 1);
       }
       break;
-    case Verb::kReduceScatter:
-    case Verb::kAllReduce:
+    case CallVerb::kReduceScatter:
+    case CallVerb::kAllReduce:
       sent(call.receive.rows, others);
       received(call.receive.rows, others);
       break;
-    case Verb::kBroadcast:
+    case CallVerb::kBroadcast:
       if (call.peer == index_) sent(call.receive.rows, others);
       if (call.peer != index_) received(call.receive.rows, 1);
       break;
-    case Verb::kSend:
+    case CallVerb::kSend:
       if (call.peer != index_) sent(call.send.rows, 1);
       break;
-    case Verb::kReceive:
+    case CallVerb::kReceive:
       if (call.peer != index_) received(call.receive.rows, 1);
       break;
   }

@@ -34,8 +34,13 @@ struct Ticket {
 // returns at once: the data moves while the rank computes. From then until Wait with the ticket has returned, inputs
 // (not to be written) and outputs (not to be touched) belong to the communicator; later work on Wait's stream sees the
 // outputs. Any number of tickets may be in flight and waited for in any order, and other calls made meanwhile; calls
-// count as made, for the order above, when they are started. A Send waits for nobody; a group in flight keeps no later
-// Send and no other pair's message back. Nothing is a barrier: a member may leave a call before another has entered it.
+// count as made, for the order above, when they are started. Nothing is a barrier: a member may leave a call before
+// another has entered it.
+//
+// Sends. In bodies of host memory a Send waits for nobody, and what is in flight keeps no later Send and no message of
+// another pair back. NCCL promises less: a Send may end only with its Receive, and the calls of one communicator run
+// one after the other. A program that is to run on it too puts sends and receives that wait for each other into one
+// group, or into communicators of their own.
 //
 // Failure. Calls that are collected return OK; what went wrong is told by GroupEnd, or by Wait. Messages name call,
 // group and member:
@@ -43,7 +48,8 @@ struct Ticket {
 //   UNAVAILABLE           a member that the call needs has destroyed its communicator or failed before it made the call
 //                         (the status says why, if it is known); or any member has called Abort;
 //   FAILED_PRECONDITION   two members make different calls (verb, name, dtype, shape, root) at one place; both are
-//                         named. Every member gets it, from the call that is under way or from its next one.
+//                         named. Every member gets it, from the call that is under way or from its next one
+//                         (NCCL compares nothing: there it is a deadline).
 // After any of them the communicator is dead: it touches none of the caller's memory any more, every later call and
 // Wait returns the first failure's status, and the group must be built anew. What a single member can see is wrong
 // aborts: a view that is too small, an unsorted offset, a send to itself without its receive.
@@ -114,7 +120,7 @@ class Communicator {
   virtual void DoAbort(const absl::Status& why) = 0;
 
   CallGroup& NextGroup();  // empty, or with the calls collected so far
-  Call& AddCall(Stream& stream, Verb verb, ConstView send, View receive, int peer, const CallOptions& options);
+  Call& AddCall(Stream& stream, CallVerb verb, ConstView send, View receive, int peer, const CallOptions& options);
   absl::Status MakeUnlessCollecting(Stream& stream);  // the call that was added last
   void Start(Stream& stream, CallGroup& group, bool background);
   absl::Status Complete(Stream& stream, CallGroup& group);

@@ -6,15 +6,15 @@
 
 namespace shoestring {
 
-const char* Name(Verb verb) {
+const char* Name(CallVerb verb) {
   switch (verb) {
-    case Verb::kAllToAllV: return "all_to_all_v";
-    case Verb::kAllGatherV: return "all_gather_v";
-    case Verb::kReduceScatter: return "reduce_scatter";
-    case Verb::kAllReduce: return "all_reduce";
-    case Verb::kBroadcast: return "broadcast";
-    case Verb::kSend: return "send";
-    case Verb::kReceive: return "receive";
+    case CallVerb::kAllToAllV: return "all_to_all_v";
+    case CallVerb::kAllGatherV: return "all_gather_v";
+    case CallVerb::kReduceScatter: return "reduce_scatter";
+    case CallVerb::kAllReduce: return "all_reduce";
+    case CallVerb::kBroadcast: return "broadcast";
+    case CallVerb::kSend: return "send";
+    case CallVerb::kReceive: return "receive";
   }
   CHECK(false);
   return "";
@@ -25,20 +25,21 @@ void CallSignature::Assign(const Call& call) {
   name.assign(call.name);
   const ConstView shape = call.shape();
   dtype = shape.dtype;
-  rows = verb == Verb::kAllToAllV || verb == Verb::kAllGatherV ? -1 : shape.rows;
+  rows = verb == CallVerb::kAllToAllV || verb == CallVerb::kAllGatherV ? -1 : shape.rows;
   cols = shape.cols;
   peer = call.peer;
 }
 
 bool CallSignature::Agrees(const CallSignature& other) const {
-  const bool same_verb = verb == Verb::kSend ? other.verb == Verb::kReceive : verb == other.verb && peer == other.peer;
+  const bool same_verb =
+      verb == CallVerb::kSend ? other.verb == CallVerb::kReceive : verb == other.verb && peer == other.peer;
   return same_verb && name == other.name && dtype == other.dtype && rows == other.rows && cols == other.cols;
 }
 
 std::string CallSignature::ToString() const {
   std::string text = absl::StrCat(Name(verb), " '", name, "' ", shoestring::Name(dtype), " [");
   absl::StrAppend(&text, rows < 0 ? "any" : absl::StrCat(rows), ", ", cols, "]");
-  if (peer >= 0) absl::StrAppend(&text, verb == Verb::kSend ? " to" : " from", " member ", peer);
+  if (peer >= 0) absl::StrAppend(&text, verb == CallVerb::kSend ? " to" : " from", " member ", peer);
   return text;
 }
 

@@ -12,11 +12,11 @@
 
 namespace shoestring {
 
-enum class Verb { kAllToAllV, kAllGatherV, kReduceScatter, kAllReduce, kBroadcast, kSend, kReceive };
+enum class CallVerb { kAllToAllV, kAllGatherV, kReduceScatter, kAllReduce, kBroadcast, kSend, kReceive };
 constexpr int kVerbs = 7;
-const char* Name(Verb verb);  // "all_to_all_v", ...
+const char* Name(CallVerb verb);  // "all_to_all_v", ...
 // Whether every member of the group makes the call.
-constexpr bool IsCollective(Verb verb) { return verb != Verb::kSend && verb != Verb::kReceive; }
+constexpr bool IsCollective(CallVerb verb) { return verb != CallVerb::kSend && verb != CallVerb::kReceive; }
 
 // Of one call; names appear in logs, in traces and in the report of a rank that hangs.
 struct CallOptions {
@@ -24,9 +24,11 @@ struct CallOptions {
   double timeout_s = 600.0;  // from the moment the call is made (of a group: started) until it is complete
 };
 
+constexpr size_t kUsualNameBytes = 64;  // room made beforehand for names; longer ones are legal
+
 // One call as it was made.
 struct Call {
-  Verb verb = Verb::kSend;
+  CallVerb verb = CallVerb::kSend;
   std::string name;
   double timeout_s = 0;
   int peer = -1;  // root, to, from; -1: none
@@ -35,12 +37,12 @@ struct Call {
   std::vector<int64_t> send_offsets;     // of kAllToAllV
   std::vector<int64_t> receive_offsets;  // of kAllToAllV and kAllGatherV
 
-  ConstView shape() const { return verb == Verb::kSend ? send : ConstView(receive); }
+  ConstView shape() const { return verb == CallVerb::kSend ? send : ConstView(receive); }
 };
 
 // What the members of one call must agree on, apart from the rows of each.
 struct CallSignature {
-  Verb verb = Verb::kSend;
+  CallVerb verb = CallVerb::kSend;
   std::string name;
   DType dtype = DType::kF32;
   int64_t rows = -1;  // -1: every member has its own
@@ -94,8 +96,8 @@ struct VerbCounters {
 
 struct CommunicationCounters {
   std::array<VerbCounters, kVerbs> verbs;
-  VerbCounters& operator[](Verb verb) { return verbs[static_cast<int>(verb)]; }
-  const VerbCounters& operator[](Verb verb) const { return verbs[static_cast<int>(verb)]; }
+  VerbCounters& operator[](CallVerb verb) { return verbs[static_cast<int>(verb)]; }
+  const VerbCounters& operator[](CallVerb verb) const { return verbs[static_cast<int>(verb)]; }
   VerbCounters Total() const;
   friend bool operator==(const CommunicationCounters&, const CommunicationCounters&) = default;
 };

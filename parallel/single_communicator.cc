@@ -20,18 +20,18 @@ class SingleCommunicator final : public Communicator {
     const absl::Span<const Call> calls = group.calls();
     for (const Call& call : calls) {
       switch (call.verb) {
-        case Verb::kAllToAllV:
+        case CallVerb::kAllToAllV:
           Transfer(stream, Part(call.send, call.send_offsets), Part(call.receive, call.receive_offsets));
           break;
-        case Verb::kAllGatherV: Transfer(stream, call.send, Part(call.receive, call.receive_offsets)); break;
-        case Verb::kReduceScatter: Transfer(stream, call.send, call.receive); break;
-        case Verb::kSend:
-          while (calls[receive].verb != Verb::kReceive) ++receive;
+        case CallVerb::kAllGatherV: Transfer(stream, call.send, Part(call.receive, call.receive_offsets)); break;
+        case CallVerb::kReduceScatter: Transfer(stream, call.send, call.receive); break;
+        case CallVerb::kSend:
+          while (calls[receive].verb != CallVerb::kReceive) ++receive;
           Transfer(stream, call.send, calls[receive++].receive);
           break;
-        case Verb::kAllReduce:
-        case Verb::kBroadcast:
-        case Verb::kReceive: break;
+        case CallVerb::kAllReduce:
+        case CallVerb::kBroadcast:
+        case CallVerb::kReceive: break;
       }
     }
     group.times.done = RealClock().MonotonicNanos();

@@ -21,6 +21,7 @@ ThreadGroup::ThreadGroup(const RankGroup& group, PayloadPool& payloads, ThreadWo
     members_.back()->group = this;
     members_.back()->index = i;
     members_.back()->rank = group.members[i];
+    members_.back()->asked.name.reserve(kUsualNameBytes);
   }
 }
 
@@ -35,7 +36,7 @@ void ThreadGroup::Start(int index, ThreadCallGroup& group, bool background) {
   for (size_t i = 0; i < calls.size(); ++i) {
     ThreadCallGroup::Progress& progress = group.progress_[i];
     progress = {.collective = member.collectives};
-    if (calls[i].verb == Verb::kReceive) progress.place = Mailbox(member, calls[i].peer).asked++;
+    if (calls[i].verb == CallVerb::kReceive) progress.place = Mailbox(member, calls[i].peer).asked++;
     if (!IsCollective(calls[i].verb)) continue;
     CheckNoneMissed(member, calls[i], progress.collective);
     ++member.collectives;
@@ -59,8 +60,11 @@ absl::Status ThreadGroup::Wait(int index, ThreadCallGroup& group) {
       FailIfHopeless(member, group);
       FailIfLate(member, group, now);
       if (!Alive(member)) continue;
+      member.waits_for_message = false;
       for (size_t i = 0; i < group.progress_.size(); ++i) {
-        if (!group.progress_[i].done) deadline = std::min(deadline, DeadlineNanos(group, group.calls()[i]) - now);
+        if (group.progress_[i].done) continue;
+        deadline = std::min(deadline, DeadlineNanos(group, group.calls()[i]) - now);
+        if (group.calls()[i].verb == CallVerb::kReceive) member.waits_for_message = true;
       }
     }
     member.waiting = true;
@@ -118,8 +122,8 @@ bool ThreadGroup::AdvanceOnce(Lock& lock, Member& member) {
 }
 
 void ThreadGroup::Post(Lock& lock, Member& member, ThreadCallGroup& group, size_t i) {
-  const Verb verb = group.calls()[i].verb;
-  if (verb == Verb::kSend) PostMessage(lock, member, group, i);
+  const CallVerb verb = group.calls()[i].verb;
+  if (verb == CallVerb::kSend) PostMessage(lock, member, group, i);
   if (IsCollective(verb)) PostDeposit(lock, member, group, i);
 }
 
@@ -132,6 +136,8 @@ void ThreadGroup::PostMessage(Lock& lock, Member& member, ThreadCallGroup& group
   }
   if (idle_messages_.empty()) {
     messages_.push_back(std::make_unique<ThreadMessage>());
+    messages_.back()->signature.name.reserve(kUsualNameBytes);
+    idle_messages_.reserve(messages_.size());
     idle_messages_.push_back(messages_.back().get());
   }
   ThreadMessage& message = *idle_messages_.back();
@@ -176,8 +182,9 @@ void ThreadGroup::PostDeposit(Lock& lock, Member& member, ThreadCallGroup& group
   deposit.posted = true;
   deposit.posted_nanos = Now();
   member.collectives_posted = sequence + 1;
+  WakeReceivers();
   if (++slot.posted == static_cast<int>(members_.size())) FillSlot(lock, slot);
-  if (call.verb != Verb::kBroadcast || call.peer != member.index) return;
+  if (call.verb != CallVerb::kBroadcast || call.peer != member.index) return;
   Finish(group, i, deposit.posted_nanos);
   WakeAll();
   FinishSlot(slot);
@@ -186,10 +193,10 @@ void ThreadGroup::PostDeposit(Lock& lock, Member& member, ThreadCallGroup& group
 // Every member has left its input, of which this is the last.
 void ThreadGroup::FillSlot(Lock& lock, ThreadSlot& slot) {
   slot.full_nanos = Now();
-  if (slot.signature.verb == Verb::kBroadcast) return;  // waits for its root only
+  if (slot.signature.verb == CallVerb::kBroadcast) return;  // waits for its root only
   lock.unlock();
   const RowsMismatch mismatch = FindRowsMismatch(slot);
-  if (!mismatch && slot.signature.verb == Verb::kAllReduce) SumDeposits(slot);
+  if (!mismatch && slot.signature.verb == CallVerb::kAllReduce) SumDeposits(slot);
   lock.lock();
   if (mismatch) {
     PoisonRows(slot, mismatch);
@@ -201,9 +208,9 @@ void ThreadGroup::FillSlot(Lock& lock, ThreadSlot& slot) {
 
 bool ThreadGroup::TakeIfReady(Lock& lock, Member& member, ThreadCallGroup& group, size_t i) {
   const Call& call = group.calls()[i];
-  if (call.verb == Verb::kReceive) return TakeMessage(lock, member, group, i);
+  if (call.verb == CallVerb::kReceive) return TakeMessage(lock, member, group, i);
   ThreadSlot& slot = SlotOf(group.progress_[i].collective);
-  const bool broadcast = call.verb == Verb::kBroadcast;
+  const bool broadcast = call.verb == CallVerb::kBroadcast;
   if (broadcast ? !slot.deposits[call.peer].posted : !slot.full) return false;
   lock.unlock();
   TakeResult(slot, call, member.index);
@@ -259,6 +266,9 @@ ThreadSlot& ThreadGroup::SlotOf(int64_t sequence) {
   while (sequence - first_open_ >= static_cast<int64_t>(open_slots_.size())) {
     if (idle_slots_.empty()) {
       slots_.push_back(std::make_unique<ThreadSlot>());
+      slots_.back()->signature.name.reserve(kUsualNameBytes);
+      idle_slots_.reserve(slots_.size());
+      open_slots_.reserve(slots_.size());
       idle_slots_.push_back(slots_.back().get());
     }
     ThreadSlot* const slot = idle_slots_.back();
@@ -286,6 +296,12 @@ void ThreadGroup::Wake(Member& member) {
 
 void ThreadGroup::WakeAll() {
   for (const std::unique_ptr<Member>& member : members_) Wake(*member);
+}
+
+void ThreadGroup::WakeReceivers() {
+  for (const std::unique_ptr<Member>& member : members_) {
+    if (member->waiting && member->waits_for_message) member->changed.notify_one();
+  }
 }
 
 }  // namespace shoestring

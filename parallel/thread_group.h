@@ -56,9 +56,10 @@ class ThreadGroup {
     int index = 0;
     Rank rank;
     std::condition_variable changed;
-    bool waiting = false;  // its rank sleeps on `changed`
-    bool busy = false;     // some thread advances its calls
-    bool queued = false;   // for the workers
+    bool waiting = false;            // its rank sleeps on `changed`
+    bool waits_for_message = false;  // it sleeps for a message, among others
+    bool busy = false;               // some thread advances its calls
+    bool queued = false;             // for the workers
     bool left = false;
     int64_t left_order = 0;
     absl::Status left_why;
@@ -88,6 +89,7 @@ class ThreadGroup {
   bool Alive(const Member& member) const { return member.failure.ok() && poison_.ok(); }
   void Wake(Member& member);
   void WakeAll();
+  void WakeReceivers();  // which may now see that their message will never come
 
   // What goes wrong.
   void FailIfHopeless(Member& member, const ThreadCallGroup& group);

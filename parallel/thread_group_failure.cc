@@ -83,8 +83,8 @@ void ThreadGroup::PoisonRows(const ThreadSlot& slot, const RowsMismatch& mismatc
 
 // Has `other` not given what the call needs of it?
 bool ThreadGroup::IsMissing(const Member& other, const Call& call, int64_t collective) const {
-  if (call.verb == Verb::kSend || call.verb == Verb::kReceive) return other.index == call.peer;
-  return other.collectives_posted <= collective && (call.verb != Verb::kBroadcast || other.index == call.peer);
+  if (call.verb == CallVerb::kSend || call.verb == CallVerb::kReceive) return other.index == call.peer;
+  return other.collectives_posted <= collective && (call.verb != CallVerb::kBroadcast || other.index == call.peer);
 }
 
 // Fails the member when an open call of the group can no longer be completed.
@@ -93,7 +93,7 @@ void ThreadGroup::FailIfHopeless(Member& member, const ThreadCallGroup& group) {
     const ThreadCallGroup::Progress& progress = group.progress_[i];
     if (progress.done) continue;
     const Call& call = group.calls()[i];
-    if (call.verb == Verb::kReceive) {
+    if (call.verb == CallVerb::kReceive) {
       const Member& from = *members_[call.peer];
       const ThreadMailbox& mailbox = Mailbox(member, call.peer);
       if (mailbox.posted > progress.place) continue;

@@ -52,15 +52,16 @@ class PayloadPool {
   Payload Acquire(int64_t bytes) {
     if (bytes == 0) return {};
     const int size_class = std::bit_width(static_cast<uint64_t>(bytes - 1));
-    CHECK_LT(size_class, static_cast<int>(free_.size()));
+    CHECK_LT(size_class, static_cast<int>(classes_.size()));
     const std::lock_guard<std::mutex> lock(mutex_);
-    std::vector<std::byte*>& free = free_[size_class];
-    if (free.empty()) {
+    SizeClass& of_size = classes_[size_class];
+    if (of_size.free.empty()) {
       all_.emplace_back(new std::byte[size_t{1} << size_class]);
-      free.push_back(all_.back().get());
+      of_size.free.reserve(++of_size.buffers);  // so that giving back never allocates
+      of_size.free.push_back(all_.back().get());
     }
-    std::byte* const data = free.back();
-    free.pop_back();
+    std::byte* const data = of_size.free.back();
+    of_size.free.pop_back();
     return {this, data, size_class};
   }
   // Buffers allocated so far: constant once a program has warmed up.
@@ -73,11 +74,15 @@ class PayloadPool {
   friend class Payload;
   void Return(std::byte* data, int size_class) {
     const std::lock_guard<std::mutex> lock(mutex_);
-    free_[size_class].push_back(data);
+    classes_[size_class].free.push_back(data);
   }
 
+  struct SizeClass {
+    std::vector<std::byte*> free;
+    size_t buffers = 0;
+  };
   std::mutex mutex_;
-  std::array<std::vector<std::byte*>, 48> free_;
+  std::array<SizeClass, 48> classes_;
   std::vector<std::unique_ptr<std::byte[]>> all_;
 };
 

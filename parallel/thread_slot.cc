@@ -78,11 +78,11 @@ void CopyRows(const std::byte* from, View to) {
 
 void FillDeposit(const Call& call, int index, PayloadPool& pool, ThreadSlot::Deposit& deposit) {
   ConstView input = call.send;
-  if (call.verb == Verb::kAllToAllV) {
+  if (call.verb == CallVerb::kAllToAllV) {
     input = input.Rows(call.send_offsets.front(), call.send_offsets.back() - call.send_offsets.front());
     deposit.send_offsets.assign(call.send_offsets.begin(), call.send_offsets.end());
   }
-  if (call.verb == Verb::kBroadcast && call.peer != index) input = input.Rows(0, 0);
+  if (call.verb == CallVerb::kBroadcast && call.peer != index) input = input.Rows(0, 0);
   deposit.receive_offsets.assign(call.receive_offsets.begin(), call.receive_offsets.end());
   deposit.rows = input.rows;
   deposit.payload = pool.Acquire(input.rows * RowBytes(input));
@@ -90,8 +90,8 @@ void FillDeposit(const Call& call, int index, PayloadPool& pool, ThreadSlot::Dep
 }
 
 RowsMismatch FindRowsMismatch(const ThreadSlot& slot) {
-  const bool to_each = slot.signature.verb == Verb::kAllToAllV;
-  if (!to_each && slot.signature.verb != Verb::kAllGatherV) return {};
+  const bool to_each = slot.signature.verb == CallVerb::kAllToAllV;
+  if (!to_each && slot.signature.verb != CallVerb::kAllGatherV) return {};
   const int members = static_cast<int>(slot.deposits.size());
   for (int from = 0; from < members; ++from) {
     for (int to = 0; to < members; ++to) {
@@ -115,26 +115,26 @@ void SumDeposits(ThreadSlot& slot) {
 void TakeResult(const ThreadSlot& slot, const Call& call, int index) {
   const View& to = call.receive;
   switch (call.verb) {
-    case Verb::kAllToAllV:
-    case Verb::kAllGatherV:
+    case CallVerb::kAllToAllV:
+    case CallVerb::kAllGatherV:
       for (size_t j = 0; j < slot.deposits.size(); ++j) {
         const ThreadSlot::Deposit& from = slot.deposits[j];
         const View part = to.Rows(call.receive_offsets[j], PartRows(call.receive_offsets, j));
         if (part.empty()) continue;
         const int64_t first_row =
-            call.verb == Verb::kAllToAllV ? from.send_offsets[index] - from.send_offsets[0] : int64_t{0};
+            call.verb == CallVerb::kAllToAllV ? from.send_offsets[index] - from.send_offsets[0] : int64_t{0};
         CopyRows(from.payload.data() + first_row * RowBytes(to), part);
       }
       break;
-    case Verb::kReduceScatter:
+    case CallVerb::kReduceScatter:
       if (!to.empty()) SumRowsOf(slot, index * to.rows, to);
       break;
-    case Verb::kAllReduce: CopyRows(slot.deposits[0].payload.data(), to); break;
-    case Verb::kBroadcast:
+    case CallVerb::kAllReduce: CopyRows(slot.deposits[0].payload.data(), to); break;
+    case CallVerb::kBroadcast:
       if (call.peer != index) CopyRows(slot.deposits[call.peer].payload.data(), to);
       break;
-    case Verb::kSend:
-    case Verb::kReceive: CHECK(false);
+    case CallVerb::kSend:
+    case CallVerb::kReceive: CHECK(false);
   }
 }
 

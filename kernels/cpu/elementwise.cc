@@ -34,6 +34,12 @@ void CpuZero(const CpuContext& cpu, View x) {
 }
 
 void CpuCopy(const CpuContext& cpu, ConstView x, View y) {
+  if (x.dtype == DType::kE5M6) {  // neighbours share bytes: rows of bytes, not of elements
+    const int64_t bytes = BytesOf(x.dtype, x.cols);
+    CpuCopy(cpu, {x.data, DType::kU8, x.rows, bytes, BytesOf(x.dtype, x.stride)},
+            {y.data, DType::kU8, y.rows, bytes, BytesOf(y.dtype, y.stride)});
+    return;
+  }
   const bool contiguous = x.contiguous() && y.contiguous();
   const int64_t size = SizeOf(x.dtype);
   ForParts(cpu, contiguous, x.rows, x.cols, [&](int64_t row, int64_t end_row, int64_t col, int64_t end_col) {

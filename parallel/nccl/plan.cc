@@ -120,23 +120,23 @@ void AddSum(NcclOp::Kind kind, const std::byte* from, std::byte* to, ConstView x
 
 void AddCall(int index, int size, const Call& call, Packer& packer, NcclPlan& plan) {
   switch (call.verb) {
-    case Verb::kAllToAllV: return AddAllToAllV(index, size, call, packer, plan);
-    case Verb::kAllGatherV: return AddAllGatherV(index, size, call, packer, plan);
-    case Verb::kReduceScatter: {
+    case CallVerb::kAllToAllV: return AddAllToAllV(index, size, call, packer, plan);
+    case CallVerb::kAllGatherV: return AddAllGatherV(index, size, call, packer, plan);
+    case CallVerb::kReduceScatter: {
       const std::byte* const from = packer.Input(call.send);
       return AddSum(NcclOp::Kind::kReduceScatter, from, packer.Output(call.receive), call.receive, plan);
     }
-    case Verb::kAllReduce: {
+    case CallVerb::kAllReduce: {
       std::byte* const x = packer.InOut(call.receive);
       return AddSum(NcclOp::Kind::kAllReduce, x, x, call.receive, plan);
     }
-    case Verb::kBroadcast: {
+    case CallVerb::kBroadcast: {
       std::byte* const x = packer.InOut(call.receive);
       return AddPart(NcclOp::Kind::kBroadcast, x, x, call.receive.bytes(), call.peer, plan);
     }
-    case Verb::kSend:
+    case CallVerb::kSend:
       return AddPart(NcclOp::Kind::kSend, packer.Input(call.send), nullptr, call.send.bytes(), call.peer, plan);
-    case Verb::kReceive:
+    case CallVerb::kReceive:
       return AddPart(NcclOp::Kind::kReceive, nullptr, packer.Output(call.receive), call.receive.bytes(), call.peer,
                      plan);
   }
@@ -153,7 +153,7 @@ void NcclPlan::Clear() {
 int64_t NcclStagingBytes(absl::Span<const Call> calls) {
   int64_t bytes = 0;
   for (const Call& call : calls) {
-    const bool one_view = call.verb == Verb::kAllReduce || call.verb == Verb::kBroadcast;  // send is receive
+    const bool one_view = call.verb == CallVerb::kAllReduce || call.verb == CallVerb::kBroadcast;  // send is receive
     bytes += (one_view ? 0 : StagedBytes(call.send)) + StagedBytes(call.receive);
   }
   return bytes;

@@ -1,176 +1,290 @@
 // The parity suite of communicators: what every body must do, member by member, against plain loops.
 #pragma once
 
+#include <cstring>
 #include <functional>
 #include <memory>
-#include <ostream>
 #include <string>
 #include <vector>
 
 #include "gtest/gtest.h"
 #include "kernels/backend.h"
 #include "parallel/communicator.h"
+#include "tests/parallel/communicator_bodies.h"
 
 namespace shoestring {
 
-// One body under test. `run` calls fn once for each member of a group of `size`, each with its own communicator and
-// backend, at the same time where size > 1, and returns when all have.
-struct CommunicatorBody {
-  std::string name;
-  int size = 1;
-  std::function<void(const std::function<void(Communicator&, Backend&)>& fn)> run;
-};
-
-inline void PrintTo(const CommunicatorBody& body, std::ostream* out) { *out << body.name << body.size; }
-
 class CommunicatorSuite : public testing::TestWithParam<CommunicatorBody> {
  protected:
-  // A host matrix; the value of an element says who made it and where it was.
-  struct Matrix {
-    Matrix(int64_t rows, int64_t cols) : rows(rows), cols(cols), values(rows * cols, -1.0f) {}
-    static Matrix From(int member, int64_t rows, int64_t cols) {
-      Matrix m(rows, cols);
-      for (int64_t i = 0; i < rows * cols; ++i) m.values[i] = static_cast<float>(member * 1000 + i);
-      return m;
-    }
-    View view() { return {reinterpret_cast<std::byte*>(values.data()), DType::kF32, rows, cols}; }
-    int64_t rows, cols;
-    std::vector<float> values;
-  };
-  static constexpr int64_t kCols = 3;
+  static constexpr CallOptions kCall = {"test", 20};
+  // Runs fn(communicator, stream) for each member.
+  static void ForEachMember(const std::function<void(Communicator&, Stream&)>& fn) {
+    GetParam().run([&fn](Communicator& comm, Backend& backend) { fn(comm, *backend.MakeStream()); });
+  }
+  // Offsets of parts with rows(j) rows for each member j.
+  template <typename Rows>
+  static std::vector<int64_t> Offsets(const Communicator& comm, Rows rows, int64_t first = 0) {
+    std::vector<int64_t> offsets = {first};
+    for (int j = 0; j < comm.size(); ++j) offsets.push_back(offsets.back() + rows(j));
+    return offsets;
+  }
 };
 
 TEST_P(CommunicatorSuite, KnowsItsPlace) {
-  GetParam().run([&](Communicator& comm, Backend&) {
+  ForEachMember([](Communicator& comm, Stream&) {
     EXPECT_EQ(comm.size(), GetParam().size);
     EXPECT_GE(comm.index(), 0);
     EXPECT_LT(comm.index(), comm.size());
     EXPECT_FALSE(comm.body().empty());
+    EXPECT_EQ(comm.failure(), absl::OkStatus());
   });
 }
 
-// Member i sends (i + 2 j) % 3 rows to member j: empty, equal and unequal parts all occur.
-TEST_P(CommunicatorSuite, AllToAllV) {
-  GetParam().run([&](Communicator& comm, Backend& backend) {
+// Member i sends (i + 2 j) % 3 rows to member j: empty, equal and unequal parts all occur. Rows before the first part
+// and behind the last belong to nobody.
+TEST_P(CommunicatorSuite, AllToAllVOfEveryType) {
+  ForEachMember([](Communicator& comm, Stream& stream) {
     const auto rows = [](int from, int to) { return (from + 2 * to) % 3 + (from == to ? 1 : 0); };
-    const std::unique_ptr<Stream> stream = backend.MakeStream();
-    std::vector<int64_t> send_offsets = {0}, receive_offsets = {0};
-    for (int j = 0; j < comm.size(); ++j) {
-      send_offsets.push_back(send_offsets.back() + rows(comm.index(), j));
-      receive_offsets.push_back(receive_offsets.back() + rows(j, comm.index()));
-    }
-    Matrix send = Matrix::From(comm.index(), send_offsets.back(), kCols);
-    Matrix receive(receive_offsets.back(), kCols);
-    ASSERT_TRUE(comm.AllToAllV(*stream, send.view(), send_offsets, receive.view(), receive_offsets, {"test", 10}).ok());
-    backend.Synchronize(*stream);
-    for (int from = 0; from < comm.size(); ++from) {
-      int64_t first = 0;
-      for (int j = 0; j < comm.index(); ++j) first += rows(from, j);
-      for (int64_t i = 0; i < rows(from, comm.index()) * kCols; ++i) {
-        EXPECT_EQ(receive.values[receive_offsets[from] * kCols + i], from * 1000 + first * kCols + i);
+    const int me = comm.index();
+    for (const DType dtype : kAllDTypes) {
+      const std::vector<int64_t> send_offsets = Offsets(
+          comm, [&](int j) { return rows(me, j); }, 1);
+      const std::vector<int64_t> receive_offsets = Offsets(
+          comm, [&](int j) { return rows(j, me); }, 2);
+      TestMatrix send(dtype, send_offsets.back() + 1, 6, 2), receive(dtype, receive_offsets.back() + 3, 6, 4);
+      send.Fill(me);
+      ASSERT_EQ(comm.AllToAllV(stream, send.view(), send_offsets, receive.view(), receive_offsets, kCall),
+                absl::OkStatus());
+      for (int from = 0; from < comm.size(); ++from) {
+        const int64_t source = Offsets(
+            comm, [&](int j) { return rows(from, j); }, 1)[me];
+        EXPECT_TRUE(receive.HasRows(receive_offsets[from], rows(from, me), from, source));
       }
+      EXPECT_TRUE(receive.PaddingUntouched());
+      EXPECT_EQ(receive.view().row_bytes(1)[0], std::byte{0xEE});
+      EXPECT_EQ(receive.view().row_bytes(receive_offsets.back())[0], std::byte{0xEE});
     }
   });
 }
 
-TEST_P(CommunicatorSuite, AllGatherV) {
-  GetParam().run([&](Communicator& comm, Backend& backend) {
-    const std::unique_ptr<Stream> stream = backend.MakeStream();
-    std::vector<int64_t> offsets = {0};
-    for (int j = 0; j < comm.size(); ++j) offsets.push_back(offsets.back() + j + 1);
-    Matrix send = Matrix::From(comm.index(), comm.index() + 1, kCols);
-    Matrix receive(offsets.back(), kCols);
-    ASSERT_TRUE(comm.AllGatherV(*stream, send.view(), receive.view(), offsets, {"test", 10}).ok());
-    backend.Synchronize(*stream);
-    for (int j = 0; j < comm.size(); ++j) {
-      for (int64_t i = 0; i < (j + 1) * kCols; ++i) {
-        EXPECT_EQ(receive.values[offsets[j] * kCols + i], j * 1000 + i);
+// Member 0 has no rows. In place for the last type.
+TEST_P(CommunicatorSuite, AllGatherVOfEveryType) {
+  ForEachMember([](Communicator& comm, Stream& stream) {
+    const std::vector<int64_t> offsets = Offsets(comm, [](int j) { return 2 * j; });
+    for (const DType dtype : kAllDTypes) {
+      TestMatrix send(dtype, 2 * comm.index(), 4, 2), receive(dtype, offsets.back(), 4, 2);
+      send.Fill(comm.index());
+      ConstView input = send.view();
+      if (dtype == DType::kU8) {
+        const View own = receive.view().Rows(offsets[comm.index()], 2 * comm.index());
+        if (!own.empty()) std::memcpy(own.data, input.data, BytesOf(dtype, 2 * comm.index() * 6));
+        input = own;
       }
+      ASSERT_EQ(comm.AllGatherV(stream, input, receive.view(), offsets, kCall), absl::OkStatus());
+      for (int j = 0; j < comm.size(); ++j) EXPECT_TRUE(receive.HasRows(offsets[j], 2 * j, j, 0));
+      EXPECT_TRUE(receive.PaddingUntouched());
     }
   });
 }
 
 // Whole numbers, so that any order of the sum gives the same value.
-TEST_P(CommunicatorSuite, ReduceScatterAndAllReduce) {
-  GetParam().run([&](Communicator& comm, Backend& backend) {
-    const std::unique_ptr<Stream> stream = backend.MakeStream();
-    const int n = comm.size();
-    const auto sum_at = [n](int64_t i) { return static_cast<float>(1000 * n * (n - 1) / 2 + n * i); };
-    Matrix all = Matrix::From(comm.index(), 2 * n, kCols);
-    Matrix part(2, kCols);
-    ASSERT_TRUE(comm.ReduceScatter(*stream, all.view(), part.view(), {"test", 10}).ok());
-    ASSERT_TRUE(comm.AllReduce(*stream, all.view(), {"test", 10}).ok());
-    backend.Synchronize(*stream);
-    for (int64_t i = 0; i < 2 * kCols; ++i) EXPECT_EQ(part.values[i], sum_at(comm.index() * 2 * kCols + i));
-    for (int64_t i = 0; i < 2 * n * kCols; ++i) EXPECT_EQ(all.values[i], sum_at(i));
+TEST_P(CommunicatorSuite, SumsOfEveryTypeAndOddSizes) {
+  ForEachMember([](Communicator& comm, Stream& stream) {
+    std::vector<uint64_t> tags;
+    for (int j = 0; j < comm.size(); ++j) tags.push_back(j);
+    for (const DType dtype : kSummable) {
+      for (const int64_t rows : {0, 1, 3}) {
+        for (const int64_t cols : {1, 7, 130}) {
+          TestMatrix all(dtype, rows * comm.size(), cols, 3), part(dtype, rows, cols, 1);
+          all.FillNumbers(comm.index());
+          ASSERT_EQ(comm.ReduceScatter(stream, all.view(), part.view(), kCall), absl::OkStatus());
+          ASSERT_EQ(comm.AllReduce(stream, all.view(), kCall), absl::OkStatus());
+          EXPECT_TRUE(part.HasSums(tags, comm.index() * rows));
+          EXPECT_TRUE(all.HasSums(tags, 0));
+          EXPECT_TRUE(part.PaddingUntouched());
+          EXPECT_TRUE(all.PaddingUntouched());
+        }
+      }
+    }
   });
 }
 
-TEST_P(CommunicatorSuite, BroadcastFromTheLast) {
-  GetParam().run([&](Communicator& comm, Backend& backend) {
-    const std::unique_ptr<Stream> stream = backend.MakeStream();
-    Matrix x = Matrix::From(comm.index(), 2, kCols);
-    ASSERT_TRUE(comm.Broadcast(*stream, x.view(), comm.size() - 1, {"test", 10}).ok());
-    backend.Synchronize(*stream);
-    EXPECT_EQ(x.values, Matrix::From(comm.size() - 1, 2, kCols).values);
+TEST_P(CommunicatorSuite, BroadcastFromEveryMember) {
+  ForEachMember([](Communicator& comm, Stream& stream) {
+    for (const DType dtype : kAllDTypes) {
+      for (int root = 0; root < comm.size(); ++root) {
+        TestMatrix x(dtype, 3, 4, 2);
+        x.Fill(comm.index());
+        ASSERT_EQ(comm.Broadcast(stream, x.view(), root, kCall), absl::OkStatus());
+        EXPECT_TRUE(x.HasRows(0, 3, root, 0));
+        EXPECT_TRUE(x.PaddingUntouched());
+      }
+    }
   });
 }
 
 // A ring inside a group: everybody sends two messages to the next member, itself in a group of one; they keep order.
 TEST_P(CommunicatorSuite, SendReceiveRing) {
-  GetParam().run([&](Communicator& comm, Backend& backend) {
-    const std::unique_ptr<Stream> stream = backend.MakeStream();
+  ForEachMember([](Communicator& comm, Stream& stream) {
     const int next = (comm.index() + 1) % comm.size();
     const int previous = (comm.index() + comm.size() - 1) % comm.size();
-    Matrix first = Matrix::From(comm.index(), 2, kCols);
-    Matrix second = Matrix::From(comm.index() + 100, 2, kCols);
-    Matrix got_first(2, kCols), got_second(2, kCols);
-    comm.GroupBegin();
-    ASSERT_TRUE(comm.Send(*stream, first.view(), next, {"test", 10}).ok());
-    ASSERT_TRUE(comm.Send(*stream, second.view(), next, {"test", 10}).ok());
-    ASSERT_TRUE(comm.Receive(*stream, got_first.view(), previous, {"test", 10}).ok());
-    ASSERT_TRUE(comm.Receive(*stream, got_second.view(), previous, {"test", 10}).ok());
-    ASSERT_TRUE(comm.GroupEnd().ok());
-    backend.Synchronize(*stream);
-    EXPECT_EQ(got_first.values, Matrix::From(previous, 2, kCols).values);
-    EXPECT_EQ(got_second.values, Matrix::From(previous + 100, 2, kCols).values);
+    for (const DType dtype : kAllDTypes) {
+      TestMatrix sent[2] = {TestMatrix(dtype, 2, 4), TestMatrix(dtype, 0, 4)};
+      TestMatrix got[2] = {TestMatrix(dtype, 2, 4), TestMatrix(dtype, 0, 4)};
+      sent[0].Fill(comm.index());
+      comm.GroupBegin();
+      for (TestMatrix& x : got) ASSERT_EQ(comm.Receive(stream, x.view(), previous, kCall), absl::OkStatus());
+      for (TestMatrix& x : sent) ASSERT_EQ(comm.Send(stream, x.view(), next, kCall), absl::OkStatus());
+      ASSERT_EQ(comm.GroupEnd(), absl::OkStatus());
+      EXPECT_TRUE(got[0].HasRows(0, 2, previous, 0));
+    }
   });
 }
 
-// Two exchanges in flight, waited for in the other order, while a third is made and completed.
-TEST_P(CommunicatorSuite, TicketsAreWaitedForInAnyOrder) {
-  GetParam().run([&](Communicator& comm, Backend& backend) {
-    const std::unique_ptr<Stream> stream = backend.MakeStream();
-    const int n = comm.size();
-    std::vector<int64_t> offsets(n + 1);
-    for (int j = 0; j <= n; ++j) offsets[j] = 2 * j;
-    Matrix send[3] = {Matrix::From(comm.index(), 2 * n, kCols), Matrix::From(comm.index() + 100, 2 * n, kCols),
-                      Matrix::From(comm.index() + 200, 2 * n, kCols)};
-    Matrix got[3] = {Matrix(2 * n, kCols), Matrix(2 * n, kCols), Matrix(2 * n, kCols)};
-    Ticket tickets[2];
+// Everybody sends everything first and may change it at once; then everybody receives, the later senders first.
+TEST_P(CommunicatorSuite, SendsWaitForNobody) {
+  if (!GetParam().sends_wait_for_nobody) GTEST_SKIP() << "not promised by this body";
+  ForEachMember([](Communicator& comm, Stream& stream) {
+    TestMatrix x(DType::kF32, 5, 3);
     for (int round = 0; round < 3; ++round) {
-      for (int i = 0; i < 2; ++i) {
-        comm.GroupBegin();
-        ASSERT_TRUE(comm.AllToAllV(*stream, send[i].view(), offsets, got[i].view(), offsets, {"flight", 10}).ok());
-        absl::StatusOr<Ticket> ticket = comm.GroupStart(*stream);
-        ASSERT_TRUE(ticket.ok());
-        tickets[i] = *ticket;
-      }
-      ASSERT_TRUE(comm.AllToAllV(*stream, send[2].view(), offsets, got[2].view(), offsets, {"between", 10}).ok());
-      for (int i : {1, 0}) ASSERT_EQ(comm.Wait(*stream, tickets[i]), absl::OkStatus());
-      for (int i = 0; i < 3; ++i) {
-        for (int from = 0; from < n; ++from) {
-          for (int64_t k = 0; k < 2 * kCols; ++k) {
-            EXPECT_EQ(got[i].values[2 * from * kCols + k], (from + 100 * i) * 1000 + 2 * comm.index() * kCols + k);
-          }
-        }
+      for (int to = 0; to < comm.size(); ++to) {
+        if (to == comm.index()) continue;
+        x.Fill(100 * round + comm.index());
+        ASSERT_EQ(comm.Send(stream, x.view(), to, kCall), absl::OkStatus());
+        x.Fill(999);
       }
     }
-    const CallTimes& times = comm.last_times();
-    EXPECT_LE(times.started, times.arrived);
-    EXPECT_LE(times.started, times.wait_began);
-    EXPECT_LE(times.wait_began, times.wait_ended);
-    EXPECT_LE(times.done, times.wait_ended);
+    for (int from = comm.size() - 1; from >= 0; --from) {
+      for (int round = 0; round < 3 && from != comm.index(); ++round) {
+        ASSERT_EQ(comm.Receive(stream, x.view(), from, kCall), absl::OkStatus());
+        EXPECT_TRUE(x.HasRows(0, 5, 100 * round + from, 0));
+      }
+    }
+  });
+}
+
+// Several exchanges in flight, waited for in every order, while another is made and completed.
+TEST_P(CommunicatorSuite, TicketsAreWaitedForInEveryOrder) {
+  ForEachMember([](Communicator& comm, Stream& stream) {
+    const std::vector<int64_t> offsets = Offsets(comm, [](int) { return 2; });
+    for (const std::vector<int>& order :
+         std::vector<std::vector<int>>{{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}}) {
+      std::vector<TestMatrix> send(4, TestMatrix(DType::kBF16, offsets.back(), 8)), got = send;
+      for (int i = 0; i < 4; ++i) send[i].Fill(10 * comm.index() + i);
+      Ticket tickets[3];
+      for (int i = 0; i < 3; ++i) {
+        comm.GroupBegin();
+        ASSERT_EQ(comm.AllToAllV(stream, send[i].view(), offsets, got[i].view(), offsets, kCall), absl::OkStatus());
+        const absl::StatusOr<Ticket> ticket = comm.GroupStart(stream);
+        ASSERT_EQ(ticket.status(), absl::OkStatus());
+        tickets[i] = *ticket;
+      }
+      ASSERT_EQ(comm.AllToAllV(stream, send[3].view(), offsets, got[3].view(), offsets, kCall), absl::OkStatus());
+      for (const int i : order) {
+        ASSERT_EQ(comm.Wait(stream, tickets[i]), absl::OkStatus());
+        for (int from = 0; from < comm.size(); ++from) {
+          EXPECT_TRUE(got[i].HasRows(2 * from, 2, 10 * from + i, 2 * comm.index()));
+        }
+      }
+      for (int from = 0; from < comm.size(); ++from) {
+        EXPECT_TRUE(got[3].HasRows(2 * from, 2, 10 * from + 3, 2 * comm.index()));
+      }
+    }
+  });
+}
+
+// A receive in flight keeps no later send back: each pair would wait for ever otherwise.
+TEST_P(CommunicatorSuite, SendsOvertakeReceivesInFlight) {
+  if (!GetParam().sends_wait_for_nobody) GTEST_SKIP() << "not promised by this body";
+  ForEachMember([](Communicator& comm, Stream& stream) {
+    if (comm.size() % 2 != 0) return;
+    const int other = comm.index() ^ 1;
+    TestMatrix x(DType::kF32, 2, 2), y(DType::kF32, 2, 2);
+    x.Fill(comm.index());
+    comm.GroupBegin();
+    ASSERT_EQ(comm.Receive(stream, y.view(), other, kCall), absl::OkStatus());
+    const absl::StatusOr<Ticket> ticket = comm.GroupStart(stream);
+    ASSERT_EQ(ticket.status(), absl::OkStatus());
+    ASSERT_EQ(comm.Send(stream, x.view(), other, kCall), absl::OkStatus());
+    ASSERT_EQ(comm.Wait(stream, *ticket), absl::OkStatus());
+    EXPECT_TRUE(y.HasRows(0, 2, other, 0));
+  });
+}
+
+TEST_P(CommunicatorSuite, EmptyGroupsAreComplete) {
+  ForEachMember([](Communicator& comm, Stream& stream) {
+    comm.GroupBegin();
+    EXPECT_EQ(comm.GroupEnd(), absl::OkStatus());
+    comm.GroupBegin();
+    const absl::StatusOr<Ticket> ticket = comm.GroupStart(stream);
+    ASSERT_EQ(ticket.status(), absl::OkStatus());
+    EXPECT_EQ(comm.Wait(stream, *ticket), absl::OkStatus());
+  });
+}
+
+TEST_P(CommunicatorSuite, TimesAreInOrder) {
+  ForEachMember([](Communicator& comm, Stream& stream) {
+    TestMatrix x(DType::kF64, 1, 1);
+    x.FillNumbers(1);
+    const auto in_order = [&comm](const CallTimes& times) {
+      EXPECT_GT(times.started, 0);
+      EXPECT_LE(times.started, times.wait_began);
+      EXPECT_LE(times.wait_began, times.wait_ended);
+      EXPECT_LE(times.started, times.arrived);
+      EXPECT_LE(times.arrived, times.done);
+      EXPECT_LE(times.done, times.wait_ended);
+    };
+    ASSERT_EQ(comm.AllReduce(stream, x.view(), kCall), absl::OkStatus());
+    in_order(comm.last_times());
+    EXPECT_EQ(comm.last_times().started, comm.last_times().wait_began);
+    const int64_t before = comm.last_times().wait_ended;
+    comm.GroupBegin();
+    ASSERT_EQ(comm.AllReduce(stream, x.view(), kCall), absl::OkStatus());
+    const absl::StatusOr<Ticket> ticket = comm.GroupStart(stream);
+    ASSERT_EQ(comm.Wait(stream, *ticket), absl::OkStatus());
+    in_order(comm.last_times());
+    EXPECT_LE(before, comm.last_times().started);
+  });
+}
+
+// Counted by hand: n members, matrices of 4 columns of 2 bytes.
+TEST_P(CommunicatorSuite, CountsMessagesAndBytes) {
+  ForEachMember([](Communicator& comm, Stream& stream) {
+    const int64_t n = comm.size(), others = n - 1, row = 8;
+    TestMatrix x(DType::kBF16, n, 4), y(DType::kBF16, n, 4), number(DType::kI64, n, 1), part(DType::kI64, 1, 1);
+    number.FillNumbers(0);
+    const std::vector<int64_t> one_each = Offsets(comm, [](int) { return 1; });
+    ASSERT_EQ(comm.AllToAllV(stream, x.view(), one_each, y.view(), one_each, kCall), absl::OkStatus());
+    EXPECT_EQ(comm.counters()[CallVerb::kAllToAllV], (VerbCounters{1, others, others * row, others, others * row}));
+    // Only member 0 has rows.
+    const std::vector<int64_t> first = Offsets(comm, [](int j) { return j == 0 ? 3 : 0; });
+    TestMatrix three(DType::kBF16, 3, 4);
+    const bool is_first = comm.index() == 0;
+    ASSERT_EQ(comm.AllGatherV(stream, ConstView(three.view()).Rows(0, is_first ? 3 : 0), three.view(), first, kCall),
+              absl::OkStatus());
+    EXPECT_EQ(comm.counters()[CallVerb::kAllGatherV],
+              is_first ? (VerbCounters{1, others, others * 3 * row, 0, 0}) : (VerbCounters{1, 0, 0, 1, 3 * row}));
+    ASSERT_EQ(comm.ReduceScatter(stream, number.view(), part.view(), kCall), absl::OkStatus());
+    EXPECT_EQ(comm.counters()[CallVerb::kReduceScatter], (VerbCounters{1, others, others * 8, others, others * 8}));
+    ASSERT_EQ(comm.AllReduce(stream, number.view(), kCall), absl::OkStatus());
+    EXPECT_EQ(comm.counters()[CallVerb::kAllReduce], (VerbCounters{1, others, others * n * 8, others, others * n * 8}));
+    ASSERT_EQ(comm.Broadcast(stream, x.view(), 0, kCall), absl::OkStatus());
+    EXPECT_EQ(comm.counters()[CallVerb::kBroadcast],
+              is_first ? (VerbCounters{1, others, others * n * row, 0, 0}) : (VerbCounters{1, 0, 0, 1, n * row}));
+    comm.GroupBegin();
+    ASSERT_EQ(comm.Send(stream, x.view(), comm.index(), kCall), absl::OkStatus());
+    ASSERT_EQ(comm.Receive(stream, y.view(), comm.index(), kCall), absl::OkStatus());
+    for (int j = 0; j < n; ++j) {
+      if (j == comm.index()) continue;
+      ASSERT_EQ(comm.Send(stream, x.view(), j, kCall), absl::OkStatus());
+      ASSERT_EQ(comm.Receive(stream, y.view(), j, kCall), absl::OkStatus());
+    }
+    ASSERT_EQ(comm.GroupEnd(), absl::OkStatus());
+    EXPECT_EQ(comm.counters()[CallVerb::kSend], (VerbCounters{n, others, others * n * row, 0, 0}));
+    EXPECT_EQ(comm.counters()[CallVerb::kReceive], (VerbCounters{n, 0, 0, others, others * n * row}));
+    EXPECT_EQ(comm.counters().Total().calls, 5 + 2 * n);
+    comm.ResetCounters();
+    EXPECT_EQ(comm.counters(), CommunicationCounters());
   });
 }
 

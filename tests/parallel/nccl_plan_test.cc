@@ -14,7 +14,7 @@ using Kind = NcclOp::Kind;
 std::byte* At(int64_t offset) { return reinterpret_cast<std::byte*>(0x10000 + offset); }
 std::byte* StagedAt(int64_t offset) { return reinterpret_cast<std::byte*>(0x9000000 + offset); }
 
-Call MakeCall(Verb verb, int peer = -1) {
+Call MakeCall(CallVerb verb, int peer = -1) {
   Call call;
   call.verb = verb;
   call.peer = peer;
@@ -29,7 +29,7 @@ NcclPlan Plan(int index, int size, const Call& call) {
 }
 
 TEST(NcclPlanTest, AllToAllVBeginsWithTheNextMemberAndLeavesEmptyPartsOut) {
-  Call call = MakeCall(Verb::kAllToAllV);
+  Call call = MakeCall(CallVerb::kAllToAllV);
   call.send = ConstView(At(0), DType::kBF16, 10, 4);  // 8 B a row
   call.receive = View(At(0x1000), DType::kBF16, 10, 4);
   call.send_offsets = {1, 3, 3, 6};     // 2, 0, 3 rows
@@ -48,7 +48,7 @@ TEST(NcclPlanTest, AllToAllVPairsUp) {
   constexpr int kSize = 5;
   const auto rows = [](int from, int to) { return int64_t{(from * 7 + to * 3) % 4}; };
   for (int i = 0; i < kSize; ++i) {
-    Call call = MakeCall(Verb::kAllToAllV);
+    Call call = MakeCall(CallVerb::kAllToAllV);
     call.send_offsets = {0};
     call.receive_offsets = {0};
     for (int j = 0; j < kSize; ++j) {
@@ -75,7 +75,7 @@ TEST(NcclPlanTest, AllToAllVPairsUp) {
 }
 
 TEST(NcclPlanTest, AllGatherVOfEqualPartsIsOneCall) {
-  Call call = MakeCall(Verb::kAllGatherV);
+  Call call = MakeCall(CallVerb::kAllGatherV);
   call.send = ConstView(At(0), DType::kF32, 2, 3);
   call.receive = View(At(0x1000), DType::kF32, 9, 3);
   call.receive_offsets = {1, 3, 5};
@@ -84,7 +84,7 @@ TEST(NcclPlanTest, AllGatherVOfEqualPartsIsOneCall) {
 }
 
 TEST(NcclPlanTest, AllGatherVOfUnequalPartsIsABroadcastFromEach) {
-  Call call = MakeCall(Verb::kAllGatherV);
+  Call call = MakeCall(CallVerb::kAllGatherV);
   call.send = ConstView(At(0), DType::kF32, 2, 3);
   call.receive = View(At(0x1000), DType::kF32, 9, 3);
   call.receive_offsets = {0, 1, 1, 3};
@@ -95,13 +95,13 @@ TEST(NcclPlanTest, AllGatherVOfUnequalPartsIsABroadcastFromEach) {
 }
 
 TEST(NcclPlanTest, SumsCountElements) {
-  Call scatter = MakeCall(Verb::kReduceScatter);
+  Call scatter = MakeCall(CallVerb::kReduceScatter);
   scatter.send = ConstView(At(0), DType::kF64, 6, 2);
   scatter.receive = View(At(0x1000), DType::kF64, 3, 2);
   EXPECT_THAT(Plan(0, 2, scatter).ops,
               ElementsAre(NcclOp{
                   .kind = Kind::kReduceScatter, .from = At(0), .to = At(0x1000), .count = 6, .type = NcclType::kF64}));
-  Call reduce = MakeCall(Verb::kAllReduce);
+  Call reduce = MakeCall(CallVerb::kAllReduce);
   reduce.receive = View(At(0), DType::kI64, 1, 5);
   reduce.send = reduce.receive;
   EXPECT_THAT(
@@ -112,14 +112,14 @@ TEST(NcclPlanTest, SumsCountElements) {
 }
 
 TEST(NcclPlanDeathTest, NcclAddsNoBf16) {
-  Call call = MakeCall(Verb::kAllReduce);
+  Call call = MakeCall(CallVerb::kAllReduce);
   call.receive = View(At(0), DType::kBF16, 1, 5);
   EXPECT_DEATH(Plan(0, 2, call), "check failed");
 }
 
 // Rows of 3 floats, 5 apart.
 TEST(NcclPlanTest, ViewsWithGapsArePackedAndUnpacked) {
-  Call call = MakeCall(Verb::kAllToAllV);
+  Call call = MakeCall(CallVerb::kAllToAllV);
   call.send = ConstView(At(0), DType::kF32, 4, 3, 5);
   call.receive = View(At(0x1000), DType::kF32, 6, 3, 5);
   call.send_offsets = {0, 1, 3};
@@ -140,7 +140,7 @@ TEST(NcclPlanTest, ViewsWithGapsArePackedAndUnpacked) {
 }
 
 TEST(NcclPlanTest, WhatIsChangedInPlaceIsPackedAndUnpackedOnce) {
-  Call call = MakeCall(Verb::kBroadcast, 1);
+  Call call = MakeCall(CallVerb::kBroadcast, 1);
   call.receive = View(At(0), DType::kU8, 3, 2, 4);
   call.send = call.receive;
   EXPECT_EQ(NcclStagingBytes({&call, 1}), 256);
@@ -153,11 +153,11 @@ TEST(NcclPlanTest, WhatIsChangedInPlaceIsPackedAndUnpackedOnce) {
 }
 
 TEST(NcclPlanTest, GroupsKeepTheOrderOfTheirCalls) {
-  Call send = MakeCall(Verb::kSend, 1);
+  Call send = MakeCall(CallVerb::kSend, 1);
   send.send = ConstView(At(0), DType::kE5M6, 2, 4);  // 12 bits each
-  Call receive = MakeCall(Verb::kReceive, 2);
+  Call receive = MakeCall(CallVerb::kReceive, 2);
   receive.receive = View(At(64), DType::kE4M3, 2, 4);
-  Call nothing = MakeCall(Verb::kSend, 2);
+  Call nothing = MakeCall(CallVerb::kSend, 2);
   nothing.send = ConstView(At(0), DType::kF32, 0, 4);
   const std::vector<Call> calls = {receive, nothing, send};
   NcclPlan plan;
