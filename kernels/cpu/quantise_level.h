@@ -48,23 +48,38 @@ inline F32x16 LoadDecoded(CodeFormat format, const uint8_t* row, int64_t column,
   return Zero();
 }
 
-// What is quantised: numbers, or numbers that codes in tiles of one row stand for.
+// What is quantised: numbers, or numbers that codes in tiles of one row stand for. ForRow(row, cols, run) calls
+// run(column, values, n) for all columns in order, like ForLanes.
 template <typename T>
 struct PlainSource {
   explicit PlainSource(const QuantiseLoop& loop) : x(loop.x) {}
   F32x16 Load(int64_t row, int64_t column, int n) const { return LoadFrom(RowOf<T>(x, row) + column, n); }
+  template <typename Run>
+  void ForRow(int64_t row, int64_t cols, Run run) const {
+    const T* from = RowOf<T>(x, row);
+    ForLanes(cols, [&](int64_t j, auto n) { run(j, LoadFrom(from + j, n), n); });
+  }
   ConstRows x;
 };
 struct CodedSource {
   explicit CodedSource(const QuantiseLoop& loop) : x(loop.coded) {}
-  F32x16 Load(int64_t row, int64_t column, int n) const {
+  // `tile` is that of `column`.
+  F32x16 LoadInTile(int64_t row, int64_t column, int n, int64_t tile) const {
     const float* scales = x.scales + row * x.scale_stride;
-    const int64_t first = column / x.tile_cols;
     const F32x16 values = LoadDecoded(x.format, x.codes + row * x.stride, column, n);
-    if (column + n <= (first + 1) * x.tile_cols) return values * Broadcast(scales[first]);
+    if (column + n <= (tile + 1) * x.tile_cols) return values * Broadcast(scales[tile]);
     float lanes[kLanes] = {};
     for (int i = 0; i < n; ++i) lanes[i] = scales[(column + i) / x.tile_cols];
     return values * simd::Load(lanes);
+  }
+  F32x16 Load(int64_t row, int64_t column, int n) const { return LoadInTile(row, column, n, column / x.tile_cols); }
+  template <typename Run>
+  void ForRow(int64_t row, int64_t cols, Run run) const {
+    int64_t tile = 0, tile_end = x.tile_cols;
+    ForLanes(cols, [&](int64_t j, auto n) {
+      for (; j >= tile_end; tile_end += x.tile_cols) ++tile;
+      run(j, LoadInTile(row, j, n, tile), n);
+    });
   }
   ConstCodedRows x;
 };
@@ -111,24 +126,23 @@ inline void QuantiseTile(const QuantiseLoop& loop, const Source& x, int64_t row,
   }
 }
 
-// Tiles that are one column wide: each lane has its own. kVectors * 16 columns at a time, so that the walk down the
-// rows uses whole cache lines.
-template <typename Format, int kVectors, typename Source>
-inline void QuantiseColumns(const QuantiseLoop& loop, const Source& x, int64_t row, int64_t end, int64_t column, int n,
-                            float* scales) {
-  F32x16 largest[kVectors];
-  for (int v = 0; v < kVectors; ++v) largest[v] = Zero();
+// Tiles that are one column wide: each lane has its own. Whole rows at a time, so that memory is read in order; the
+// scales' place holds the largest magnitudes first.
+template <typename Format, typename Source>
+inline void QuantiseColumns(const QuantiseLoop& loop, const Source& x, int64_t row, int64_t end, float* scales) {
+  ForLanes(loop.cols, [&](int64_t j, auto n) { StoreN(scales + j, Zero(), n); });
   for (int64_t r = row; r < end; ++r) {
-    for (int v = 0; v < kVectors; ++v) largest[v] = Max(Magnitude(x.Load(r, column + v * kLanes, n)), largest[v]);
+    x.ForRow(r, loop.cols,
+             [&](int64_t j, F32x16 v, auto n) { StoreN(scales + j, Max(Magnitude(v), LoadN(scales + j, n)), n); });
   }
-  for (int v = 0; v < kVectors; ++v) {
-    const int64_t at = column + v * kLanes;
-    const F32x16 scale = ScalesOf<Format>(largest[v], loop.power_of_two);
-    StoreN(scales + at, scale, n);
-    uint8_t* codes = loop.y.codes + row * loop.y.stride;
-    for (int64_t r = row; r < end; ++r, codes += loop.y.stride) {
-      StoreCodes<Format>(codes, at, EncodeSmall<Format>(x.Load(r, at, n) / scale), n);
-    }
+  ForLanes(loop.cols, [&](int64_t j, auto n) {
+    StoreN(scales + j, ScalesOf<Format>(LoadN(scales + j, n), loop.power_of_two), n);
+  });
+  uint8_t* codes = loop.y.codes + row * loop.y.stride;
+  for (int64_t r = row; r < end; ++r, codes += loop.y.stride) {
+    x.ForRow(r, loop.cols, [&](int64_t j, F32x16 v, auto n) {
+      StoreCodes<Format>(codes, j, EncodeSmall<Format>(v / LoadN(scales + j, n)), n);
+    });
   }
 }
 
@@ -139,17 +153,12 @@ inline void QuantiseBands(const QuantiseLoop& loop, int64_t first_row, int64_t e
   const int64_t width = loop.y.tile_cols;
   for (int64_t row = first_row; row < end_row; row += loop.tile_rows, scales += loop.y.scale_stride) {
     const int64_t end = row + loop.tile_rows < end_row ? row + loop.tile_rows : end_row;
-    int64_t j = 0;
     if (width == 1) {
-      for (; j + 4 * kLanes <= loop.cols; j += 4 * kLanes) {
-        QuantiseColumns<Format, 4>(loop, x, row, end, j, Full{}, scales);
-      }
-      for (; j < loop.cols; j += kLanes) {
-        const int n = loop.cols - j < kLanes ? static_cast<int>(loop.cols - j) : kLanes;
-        QuantiseColumns<Format, 1>(loop, x, row, end, j, n, scales);
-      }
+      QuantiseColumns<Format>(loop, x, row, end, scales);
+      continue;
     }
-    for (float* scale = scales; j < loop.cols; j += width, ++scale) {
+    float* scale = scales;
+    for (int64_t j = 0; j < loop.cols; j += width, ++scale) {
       const int64_t last = j + width < loop.cols ? j + width : loop.cols;
       QuantiseTile<Format>(loop, x, row, end, j, last, scale);
     }
