@@ -24,7 +24,7 @@ absl::Status CheckOptions(FileSystem& fs, const MergeOptions& options) {
   if (options.overwrite) return absl::OkStatus();
   for (const std::string& path : {MetaPath(options.output), BinPath(options.output), IdxPath(options.output)}) {
     if (!Exists(fs, path)) continue;
-    return absl::FailedPreconditionError(absl::StrCat(path, ": exists; choose another prefix, or allow overwriting"));
+    return absl::FailedPreconditionError(absl::StrCat(path, ": exists; choose another prefix, or say --overwrite"));
   }
   return absl::OkStatus();
 }

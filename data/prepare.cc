@@ -101,7 +101,7 @@ absl::Status CheckNothingToLose(FileSystem& fs, const PrepareOptions& options, c
       Exists(fs, MetaPath(prefix)) || (Exists(fs, BinPath(prefix)) && !Exists(fs, PartsDirectory(options)));
   if (ours || !foreign) return absl::OkStatus();
   return absl::FailedPreconditionError(absl::StrCat(
-      prefix, ": a shard of other settings or inputs stands there; choose another prefix, or allow overwriting"));
+      prefix, ": a shard of other settings or inputs stands there; choose another prefix, or say --overwrite"));
 }
 
 // The raw text of both sides, written as the documents pass by.

@@ -26,7 +26,8 @@ enum class Area { kUsage, kConfig, kData, kRun };
 // and UNAVAILABLE are the disk's; ABORTED is a stop on purpose; the rest is internal.
 ExitCode ExitCodeOf(Area area, const absl::Status& status);
 
-// Prints "shoestring: <message>" to standard error (one line, or for configs one line a problem); gives the exit code.
+// Prints "shoestring: <message>" to standard error (one line, or for configs one line a problem), with a remedy where a
+// refusal of the system came without one; gives the exit code.
 int Fail(Area area, const absl::Status& status);
 
 }  // namespace shoestring

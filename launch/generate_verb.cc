@@ -56,7 +56,7 @@ absl::Status Generate(const Request& request) {
   const std::string& file = request.tokenizer.empty() ? config.data().tokenizer() : request.tokenizer;
   ASSIGN_OR_RETURN(const Tokenizer tokenizer, OpenTokenizerOf(checkpoint, file));
   absl::StatusOr<std::vector<int32_t>> prompt = tokenizer.Encode(request.prompt);
-  if (!prompt.ok()) return WithContext(prompt.status(), "--prompt");
+  if (!prompt.ok()) return WithContext(prompt.status(), "--prompt, which must be UTF-8");
   // In training a document follows the end of another.
   std::vector<int32_t> ids = {config.model().eos_id()};
   ids.insert(ids.end(), prompt->begin(), prompt->end());

@@ -47,10 +47,21 @@ absl::Status CheckSpecial(const std::string& path, const char* field, int32_t wa
                                                  " or take the tokenizer of this run"));
 }
 
+// What is absent is named by who looked for it; this adds what to do about it.
+template <typename T>
+absl::StatusOr<T> OrMend(absl::StatusOr<T> found, absl::string_view remedy) {
+  if (!absl::IsNotFound(found.status())) return found;
+  return absl::NotFoundError(absl::StrCat(found.status().message(), "; ", remedy));
+}
+constexpr char kMendTokenizer[] = "set data.tokenizer, or make one with 'shoestring data tokenizer-train'";
+constexpr char kMendTraining[] = "set data.source.prefix, or make the shard with 'shoestring data prepare'";
+constexpr char kMendValidation[] = "set data.validation_prefix, or make the shard with 'shoestring data prepare'";
+
 absl::Status AddValidation(FileSystem& fs, const config::RunConfig& config, RunData& run) {
   for (int phase = 0; phase < config.train().phase_size(); ++phase) {
-    ASSIGN_OR_RETURN(const std::unique_ptr<BlendedSource> source,
-                     BlendedSource::Open(fs, ValidationOptions(config, phase, run.tokenizer_fingerprint)));
+    ASSIGN_OR_RETURN(
+        const std::unique_ptr<BlendedSource> source,
+        OrMend(BlendedSource::Open(fs, ValidationOptions(config, phase, run.tokenizer_fingerprint)), kMendValidation));
     const Sampler& sampler = source->samplers().front();
     const int64_t samples = sampler.samples_per_epoch();
     run.data.validation_samples = phase == 0 ? samples : std::min(run.data.validation_samples, samples);
@@ -76,7 +87,7 @@ std::string Hex(const std::string& bytes) {
 
 absl::StatusOr<Tokenizer> OpenTokenizer(FileSystem& fs, const config::RunConfig& config) {
   const std::string& path = config.data().tokenizer();
-  ASSIGN_OR_RETURN(Tokenizer tokenizer, Tokenizer::Load(fs, path));
+  ASSIGN_OR_RETURN(Tokenizer tokenizer, OrMend(Tokenizer::Load(fs, path), kMendTokenizer));
   if (tokenizer.vocab_size() > config.model().vocab_size()) {
     return absl::InvalidArgumentError(absl::StrCat(
         path, ": has ", tokenizer.vocab_size(), " tokens, but model.vocab_size is ", config.model().vocab_size(),
@@ -93,8 +104,9 @@ absl::StatusOr<RunData> OpenRunData(FileSystem& fs, const config::RunConfig& con
   run.tokenizer_fingerprint = tokenizer.Fingerprint();
   std::string descriptions;
   for (int phase = 0; phase < config.train().phase_size(); ++phase) {
-    ASSIGN_OR_RETURN(const std::unique_ptr<BlendedSource> source,
-                     BlendedSource::Open(fs, TrainingOptions(config, phase, run.tokenizer_fingerprint)));
+    ASSIGN_OR_RETURN(
+        const std::unique_ptr<BlendedSource> source,
+        OrMend(BlendedSource::Open(fs, TrainingOptions(config, phase, run.tokenizer_fingerprint)), kMendTraining));
     absl::StrAppend(&descriptions, source->Description(), "\n");
     if (phase == 0) run.blend_table = source->BlendTable();
   }

@@ -17,7 +17,7 @@
 namespace shoestring {
 namespace {
 
-constexpr absl::string_view kFallbackHint = "ask for the one before it (--fallback), or restore it from a copy";
+constexpr absl::string_view kFallbackHint = "ask for the one before it (--go-back), or restore it from a copy";
 
 absl::Status CheckFileSizes(FileSystem& fs, const OpenedCheckpoint& checkpoint) {
   std::vector<std::string> problems;

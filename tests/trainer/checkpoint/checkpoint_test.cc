@@ -249,7 +249,7 @@ TEST(CheckpointTest, FallbackIsAskedForAndLoud) {
   const auto strict = FindNewest(Fs(), dir.path());
   EXPECT_EQ(strict.status().code(), absl::StatusCode::kDataLoss);
   EXPECT_THAT(std::string(strict.status().message()), HasSubstr(shard + ": block 1 of"));
-  EXPECT_THAT(std::string(strict.status().message()), HasSubstr("--fallback"));
+  EXPECT_THAT(std::string(strict.status().message()), HasSubstr("--go-back"));
   ASSERT_TRUE(Fs().Remove(dir.File("step_0000200/manifest.pb")).ok());
   std::vector<std::string> passed_over;
   const auto good = FindNewestGood(Fs(), dir.path(), passed_over);
