@@ -6,7 +6,7 @@
 #   --here      use this working tree and what is built in it, instead of a fresh clone in a temporary folder
 #   --log DIR   where the output of every item and the table are kept (.cache/acceptance)
 #   --list      print the items and what they must show
-#   ITEM        run these only, in this order; absent: all of them, about an hour and a half on 2 cores
+#   ITEM        run these only, in this order; absent: all of them, about five hours on 2 cores
 #
 # Exit codes: 0 all passed; 1 something failed; 64 usage. docs/acceptance.md explains the items.
 set -uo pipefail
@@ -45,7 +45,7 @@ if [[ "${here}" == no ]]; then
   cd "${scratch}/clone" || exit 1
 fi
 
-row() { printf '%-12s %-5s %-60s %-44s %s\n' "$@" | tee -a "${table}"; }
+row() { printf '%-13s %-5s %-60s %-44s %s\n' "$@" | tee -a "${table}"; }
 
 : > "${table}"
 row item "" figure required command

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <boost/program_options.hpp>
 #include <cstdio>
+#include <map>
 #include <memory>
 #include <sstream>
 #include <string>
@@ -35,6 +36,7 @@ namespace po = boost::program_options;
 
 struct Options {
   std::vector<std::string> configs;
+  std::string fp8_config = "configs/presets/fp8_v3.textproto";
   std::vector<std::string> overrides;
   int steps = 8;
   int threads = 2;
@@ -104,8 +106,13 @@ void PrintBreakdown(const Measured& step, double peak_gflops) {
               static_cast<double>(step.work.gemm_flops) * 1e-9, static_cast<double>(step.work.attention_flops) * 1e-9);
 }
 
-void Report(const std::string& name, const std::string& mode, const std::vector<double>& peaks,
-            const std::vector<Measured>& steps) {
+// Seconds of the best step and of the median one.
+struct StepTime {
+  double best_s = 0, median_s = 0;
+};
+
+StepTime Report(const std::string& name, const std::string& mode, const std::vector<double>& peaks,
+                const std::vector<Measured>& steps) {
   const auto seconds = [](const Measured& m) { return m.seconds; };
   const auto rate = [](const Measured& m) {
     return static_cast<double>(m.work.gemm_flops + m.work.attention_flops) * 1e-9 / m.seconds;
@@ -119,19 +126,21 @@ void Report(const std::string& name, const std::string& mode, const std::vector<
               name.c_str(), mode.c_str(), 100 * rate(best) / peak, rate(best), peak, 1e3 * best.seconds,
               100 * rate(median) / median_peak, rate(median), median_peak);
   PrintBreakdown(best, peak);
+  return {best.seconds, median.seconds};
 }
 
 absl::StatusOr<config::RunConfig> Load(const Options& options, const std::string& mode) {
-  std::vector<std::string> overrides = options.overrides;
+  std::vector<std::string> configs = options.configs, overrides = options.overrides;
+  if (mode == "FP8") configs.push_back(options.fp8_config);
   overrides.push_back(absl::StrCat("precision.mode=", mode));
   if (mode == "FP32") overrides.push_back("precision.moments=MOMENTS_FP32");
-  ASSIGN_OR_RETURN(config::LoadedConfig loaded, config::LoadConfig(PosixFileSystem(), options.configs, overrides));
+  ASSIGN_OR_RETURN(config::LoadedConfig loaded, config::LoadConfig(PosixFileSystem(), configs, overrides));
   RETURN_IF_ERROR(config::Validate(loaded.config, loaded.locations));
   loaded.config.mutable_train()->clear_validation();
   return loaded.config;
 }
 
-absl::Status Measure(const Options& options, const std::string& mode) {
+absl::StatusOr<StepTime> Measure(const Options& options, const std::string& mode) {
   ASSIGN_OR_RETURN(const config::RunConfig config, Load(options, mode));
   const std::unique_ptr<Backend> cpu = MakeCpuBackend({.threads = options.threads});
   CpuTimeClock cpu_clock(options.threads);
@@ -156,7 +165,19 @@ absl::Status Measure(const Options& options, const std::string& mode) {
     steps.push_back({result->times.total_s, result->work, backend.times().Since(before)});
     peaks.push_back(SustainedGemmRate(gemm, dtype, result->times.total_s, clock));
   }
-  Report(config.name(), mode, peaks, steps);
+  return Report(config.name(), mode, peaks, steps);
+}
+
+absl::Status MeasureAll(const Options& options, const std::vector<std::string>& modes) {
+  std::map<std::string, StepTime> times;
+  for (const std::string& mode : modes) {
+    ASSIGN_OR_RETURN(times[mode], Measure(options, mode));
+  }
+  if (times.count("FP8") > 0 && times.count("BF16") > 0) {
+    const StepTime &fp8 = times["FP8"], &bf16 = times["BF16"];
+    std::printf("an FP8 step takes %.2f times a BF16 step (best), %.2f times (median)\n", fp8.best_s / bf16.best_s,
+                fp8.median_s / bf16.median_s);
+  }
   return absl::OkStatus();
 }
 
@@ -167,7 +188,9 @@ int Main(int argc, char** argv) {
   flags.add_options()("help", "this text");
   flags.add_options()("config", po::value(&options.configs)->composing(), "config file; several are merged");
   flags.add_options()("set", po::value(&options.overrides)->composing(), "path=value");
-  flags.add_options()("mode", po::value(&modes)->composing(), "FP32, BF16; both unless given");
+  flags.add_options()("mode", po::value(&modes)->composing(), "FP32, BF16, FP8; the first two unless given");
+  flags.add_options()("fp8-config", po::value(&options.fp8_config),
+                      "merged for FP8 (configs/presets/fp8_v3.textproto)");
   flags.add_options()("steps", po::value(&options.steps), "measured steps, after one that warms up (8)");
   flags.add_options()("threads", po::value(&options.threads), "threads (2)");
   flags.add_options()("cpu-time", po::bool_switch(&options.cpu_time),
@@ -186,14 +209,9 @@ int Main(int argc, char** argv) {
     std::fprintf(stderr, "step_speed: %s\n", error.what());
     return 64;
   }
-  for (const std::string& mode : modes) {
-    const absl::Status status = Measure(options, mode);
-    if (!status.ok()) {
-      std::fprintf(stderr, "step_speed: %s\n", std::string(status.message()).c_str());
-      return 1;
-    }
-  }
-  return 0;
+  const absl::Status status = MeasureAll(options, modes);
+  if (!status.ok()) std::fprintf(stderr, "step_speed: %s\n", std::string(status.message()).c_str());
+  return status.ok() ? 0 : 1;
 }
 
 }  // namespace
