@@ -105,6 +105,23 @@ TEST(DrawSimulationTest, DrawsEveryComputation) {
   }
 }
 
+// Forwards of the other direction, or of the second of two chunks, have the darkest tone; one more is in the legend.
+TEST(DrawSimulationTest, TonesTellDirectionsAndChunksApart) {
+  for (const PipelineCase& c :
+       {PipelineCase{"dualpipe", 4, 4}, {"zb_v", 2, 4}, {"dualpipe_v", 4, 8}, {"interleaved", 2, 4}}) {
+    int64_t dark = 0;
+    for (const std::vector<Action>& actions : c.program().positions) {
+      for (const Action& action : actions) {
+        const Work* work = PartsOf(action).forward;
+        dark += work != nullptr &&
+                (c.schedule == "dualpipe" ? work->direction.value == 1 : work->stage.value >= c.positions);
+      }
+    }
+    const std::string svg = DrawSimulation(c.program(), c.mesh(), SimulateEqual(c), "tones");
+    EXPECT_EQ(Count(svg, "fill=\"#265cba\""), dark + 1) << c.name();
+  }
+}
+
 // All costs zero: nothing to divide by.
 TEST(DrawSimulationTest, SurvivesNoTimeAtAll) {
   const PipelineCase c{"one_f_one_b", 2, 2};

@@ -191,20 +191,20 @@ TEST(SimulateTest, TimesOfEveryActionByHand) {
   EXPECT_EQ(simulation.positions[1].last_end_s, 23);
 }
 
+// Position 0 is done at 9 and waits until position 1 is, at 11.
 TEST(SimulateTest, MirroredPositionsWaitForEachOtherToReduce) {
-  const PipelineCase c{"dualpipe", 2, 1};
-  ProgramCosts costs;
-  costs.stages = {{1, 1, 1}, {1, 1, 5}};
-  const Simulation simulation = Simulate(c.program(), c.mesh(), costs);
-  for (size_t i = 0; i < c.program().positions[0].size(); ++i) {
-    if (c.program().positions[0][i].kind != ActionKind::kReduce) continue;
-    const StageId stage = c.program().positions[0][i].work.stage;
-    for (size_t j = 0; j < c.program().positions[1].size(); ++j) {
-      const Action& other = c.program().positions[1][j];
-      if (other.kind != ActionKind::kReduce || !(other.work.stage == stage)) continue;
-      EXPECT_EQ(simulation.positions[0].actions[i].end_s, simulation.positions[1].actions[j].end_s);
-    }
-  }
+  const absl::StatusOr<Program> program = ParseProgram(
+      "0: F0.0 SF0.0>1 RB0.0<1 B0.0 RF1.0'<1 F1.0' B1.0' SB1.0'>1 G0 G1\n"
+      "1: RF1.0<0 F1.0 B1.0 SB1.0>0 F0.0' SF0.0'>0 RB0.0'<0 B0.0' G0 G1\n");
+  ProgramCosts costs = ProgramCosts::Equal(2);
+  costs.reduce_s = 0.5;
+  const Simulation simulation = Simulate(*program, PipelineCase{"dualpipe", 2, 1}.mesh(), costs);
+  const Simulation::Interval first = simulation.positions[0].actions[8], other = simulation.positions[1].actions[8];
+  EXPECT_EQ(first.start_s, 9);
+  EXPECT_EQ(first.end_s, 11.5);
+  EXPECT_EQ(other.start_s, 11);
+  EXPECT_EQ(other.end_s, 11.5);
+  EXPECT_EQ(simulation.makespan_s, 12);
 }
 
 TEST(SimulateTest, LiveActivationsOverTime) {
