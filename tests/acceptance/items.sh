@@ -6,7 +6,7 @@
 # and `required` for the table, and returns 0 for pass. ${scratch} is a folder that is removed at the end.
 
 all_items=(quickstart memory learns parameters one_layer gradients bias speed kill save_kill bad_input tests ci sanitizers
-  fp8_quantiser fp8_share fp8_training fp8_speed streaming parity fuzz)
+  fp8_quantiser fp8_share fp8_training fp8_speed streaming parity fuzz schedules)
 
 source tests/acceptance/fp8_items.sh
 
@@ -32,6 +32,7 @@ describe() {
     kill) echo "kill -9, resume: the same SHA-256 of weights, moments and data position" ;;
     save_kill) echo "the same with the kill during a save, at each of its file operations" ;;
     bad_input) echo "at least 60 bad inputs, each with its exit code and one line" ;;
+    schedules) echo "schedules have the published bubbles and memory; broken programs are found; gradients are exact" ;;
     tests) echo "tests/run.sh passes" ;;
     ci) echo ".ci/run passes in at most 35 minutes" ;;
     sanitizers) echo "the suite is clean under ASan and UBSan" ;;
@@ -164,6 +165,14 @@ run_ctest() {
   logged ctest --preset cpu --verbose -R "${pattern}" || return 1
   ran=$(number 'tests passed, 0 tests failed out of [0-9]+')
   [[ "${ran}" -eq $# ]]
+}
+
+item_schedules() {
+  command="ctest --preset cpu -R '^(pipeline_test|launch_schedule_test)$'"
+  required="all pass; at least 25 broken programs; what each schedule must show: docs/schedules.md"
+  run_ctest pipeline_test launch_schedule_test || return 1
+  figure="$(grep -cE '\[       OK \] Programs/BrokenTest' "${out}") broken programs found; \
+$(grep -cE '\[       OK \] SimulateTest' "${out}") tests of bubbles and memory"
 }
 
 item_gradients() {
