@@ -30,11 +30,11 @@ void ValidateLanes(const LayoutRules& r) {
         "a rank owns whole lanes: change data_ranks or train.lanes");
     return;
   }
-  const int64_t group = r.settings.lanes / std::max<int64_t>(data, 1) * r.layout.expert_ranks();
+  const int64_t group = r.settings.lanes / std::max<int64_t>(data * directions, 1) * r.layout.expert_ranks();
   const bool canonical = r.config.train().reduction() == TrainConfig::CANONICAL;
   r.findings.AddUnless(!canonical || !r.config.model().has_moe() || Divides(r.settings.expert_lanes, group),
                        r.Field("expert_ranks"),
-                       absl::StrCat("an expert group has lanes / data_ranks * expert_ranks = ", group,
+                       absl::StrCat("an expert group has lanes / (data_ranks * directions) * expert_ranks = ", group,
                                     " lanes, not a multiple of expert_lanes ", r.settings.expert_lanes),
                        "change expert_ranks or train.expert_lanes (1 suits every layout)");
 }

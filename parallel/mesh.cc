@@ -10,15 +10,6 @@
 namespace shoestring {
 namespace {
 
-StageOrder OrderOf(const config::LayoutConfig& layout) {
-  switch (layout.schedule_case()) {
-    case config::LayoutConfig::kZbV:
-    case config::LayoutConfig::kDualpipeV: return StageOrder::kV;
-    case config::LayoutConfig::kDualpipe: return StageOrder::kMirror;
-    default: return StageOrder::kLoop;
-  }
-}
-
 // Stages that the schedule wants of each position.
 int StagesPerPosition(const config::LayoutConfig& layout) {
   switch (layout.schedule_case()) {
@@ -30,6 +21,15 @@ int StagesPerPosition(const config::LayoutConfig& layout) {
 }
 
 }  // namespace
+
+StageOrder StageOrderOf(const config::LayoutConfig& layout) {
+  switch (layout.schedule_case()) {
+    case config::LayoutConfig::kZbV:
+    case config::LayoutConfig::kDualpipeV: return StageOrder::kV;
+    case config::LayoutConfig::kDualpipe: return StageOrder::kMirror;
+    default: return StageOrder::kLoop;
+  }
+}
 
 int RankGroup::IndexOf(Rank rank) const {
   const auto it = std::find(members.begin(), members.end(), rank);
@@ -43,7 +43,7 @@ absl::StatusOr<Mesh> Mesh::Create(const config::LayoutConfig& layout) {
   mesh.data_ranks_ = layout.data_ranks();
   mesh.expert_ranks_ = layout.expert_ranks();
   mesh.stages_ = layout.stages();
-  mesh.stage_order_ = OrderOf(layout);
+  mesh.stage_order_ = StageOrderOf(layout);
   if (mesh.pipeline_ranks_ < 1 || mesh.data_ranks_ < 1 || mesh.expert_ranks_ < 1) {
     return absl::InvalidArgumentError("layout: pipeline_ranks, data_ranks and expert_ranks must be at least 1");
   }
@@ -105,6 +105,38 @@ RankGroup Mesh::ExpertDataGroup(Rank rank) const {
   RankGroup group{absl::StrCat("expert data ", ExpertIndexOf(rank), " of position ", PositionOf(rank)), {}};
   for (int d = ExpertIndexOf(rank); d < data_ranks_; d += expert_ranks_) {
     group.members.push_back(RankAt(PositionOf(rank), d));
+  }
+  return group;
+}
+
+RankGroup Mesh::ReplicaGroup(Rank rank) const {
+  const int position = PositionOf(rank);
+  const int mirror = directions() == 2 ? pipeline_ranks_ - 1 - position : position;
+  RankGroup group{absl::StrCat("replicas of position ", std::min(position, mirror)), {}};
+  for (int p : {std::min(position, mirror), std::max(position, mirror)}) {
+    if (p == mirror && mirror == position && !group.members.empty()) break;
+    for (int d = 0; d < data_ranks_; ++d) group.members.push_back(RankAt(p, d));
+  }
+  return group;
+}
+
+RankGroup Mesh::ExpertReplicaGroup(Rank rank) const {
+  const RankGroup replicas = ReplicaGroup(rank);
+  RankGroup group{absl::StrCat("experts ", ExpertIndexOf(rank), ", ", replicas.name), {}};
+  for (Rank member : replicas.members) {
+    if (ExpertIndexOf(member) == ExpertIndexOf(rank)) group.members.push_back(member);
+  }
+  return group;
+}
+
+RankGroup Mesh::EndsGroup(Rank rank) const {
+  const int first = StagePosition(StageId(0), Direction(0));
+  const int last = StagePosition(StageId(stages_ - 1), Direction(0));
+  RankGroup group{"both ends", {}};
+  const int position = PositionOf(rank);
+  if (first == last || directions() == 2 || (position != first && position != last)) return group;
+  for (int p : {first, last}) {
+    for (int d = 0; d < data_ranks_; ++d) group.members.push_back(RankAt(p, d));
   }
   return group;
 }

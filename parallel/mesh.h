@@ -50,6 +50,8 @@ enum class StageOrder {
   kMirror,  // DualPipe: position p holds stage p of direction 0 and stage P - 1 - p, where direction 1 meets it
 };
 
+StageOrder StageOrderOf(const config::LayoutConfig& layout);
+
 // Ranks are numbered position-major: rank = position * data_ranks + data index, so that the ranks of an expert group
 // are neighbours and fill whole machines.
 class Mesh {
@@ -74,7 +76,13 @@ class Mesh {
   RankGroup PipelineGroup(Rank rank) const;    // same data index, all positions
   RankGroup DataGroup(Rank rank) const;        // same position; dense gradients
   RankGroup ExpertGroup(Rank rank) const;      // share the experts of a layer; dispatch and combine
-  RankGroup ExpertDataGroup(Rank rank) const;  // hold the same experts; expert gradients
+  RankGroup ExpertDataGroup(Rank rank) const;  // same position, hold the same experts
+  // Hold the same stages: the data group, and under DualPipe that of the mirrored position, too; dense gradients.
+  RankGroup ReplicaGroup(Rank rank) const;
+  RankGroup ExpertReplicaGroup(Rank rank) const;  // hold the same stages and experts; expert gradients
+  // Hold the first or the last stage: gradients of what both use (the embedding, with MTP). Empty where the same ranks
+  // hold both, or `rank` holds neither.
+  RankGroup EndsGroup(Rank rank) const;
 
   int StagePosition(StageId stage, Direction direction) const;
   std::vector<StageId> StagesAt(int position) const;  // ascending

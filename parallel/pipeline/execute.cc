@@ -13,9 +13,10 @@ Executor::Executor(const std::vector<Action>& actions, const std::map<StageId, B
 
 absl::Status Executor::Run(ExecutionContext& context) const {
   for (size_t i = 0; i < actions_.size(); ++i) {
-    if (absl::Status status = RunAction(actions_[i], plan_.actions[i], context); !status.ok()) {
-      return WithContext(status, ToString(actions_[i]));
-    }
+    context.Started(actions_[i]);
+    absl::Status status = RunAction(actions_[i], plan_.actions[i], context);
+    if (status.ok()) status = context.Finished(actions_[i]);
+    if (!status.ok()) return WithContext(status, ToString(actions_[i]));
   }
   return absl::OkStatus();
 }

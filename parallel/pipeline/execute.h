@@ -38,6 +38,9 @@ class ExecutionContext {
   virtual absl::Status Receive(const Action& action, View x) = 0;
   // All weight gradients of the stage are in their accumulators.
   virtual absl::Status Reduce(StageId stage) = 0;
+  // Around each action. An error of Finished ends the run as one of the action would.
+  virtual void Started(const Action&) {}
+  virtual absl::Status Finished(const Action&) { return absl::OkStatus(); }
 };
 
 // Keeps references; run it as often as there are steps. Allocates nothing in Run.
