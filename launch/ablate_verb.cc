@@ -118,14 +118,14 @@ absl::StatusOr<HostBatch> ReadBatch(const Request& request, const config::RunCon
     absl::StatusOr<std::vector<int32_t>> tokens = tokenizer.Encode(text);
     if (!tokens.ok()) return WithContext(tokens.status(), request.text);
     TextSource source(*std::move(tokens), shape.row_tokens());
-    const absl::Status status = PrepareBatch(source, shape, 0, plan.micro_batch, batch);
+    const absl::Status status = PrepareBatch(source, shape, SampleRuns::One(0, plan.micro_batch), batch);
     if (!status.ok()) return WithContext(status, request.text);
     description = request.text;
     return batch;
   }
   ASSIGN_OR_RETURN(const RunData data, OpenRunData(fs, config));
   ASSIGN_OR_RETURN(const std::unique_ptr<TokenSource> source, data.data.training(plan.phase));
-  RETURN_IF_ERROR(PrepareBatch(*source, shape, plan.first_sample, plan.micro_batch, batch));
+  RETURN_IF_ERROR(PrepareBatch(*source, shape, SampleRuns::One(plan.first_sample, plan.micro_batch), batch));
   description = absl::StrCat("from sample ", plan.first_sample, " of phase ", plan.phase);
   return batch;
 }

@@ -53,8 +53,8 @@ class ForwardModel {
         stream_(backend.MakeStream()),
         shape_(shape),
         exchange_(MakeLocalExchange(MakeExchangeShape(shape))),
-        model_(backend, *stream_, arena, shape, table, StagePlacement::Whole(shape),
-               MakeRecomputeOptions(config.recompute()), *exchange_) {
+        model_(backend, *stream_, arena, shape, table, WholeModel(shape), MakeRecomputeOptions(config.recompute()),
+               *exchange_) {
     for (const Parameter& parameter : table) AllocateWeight(arena, parameter);
     model_.Allocate(1, 1);
     SetWeights();

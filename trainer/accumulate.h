@@ -5,61 +5,83 @@
 // lanes splits at the largest power of two below n; uses of one parameter last, in the order of use.
 #pragma once
 
-#include <array>
 #include <cstdint>
+#include <string>
 #include <vector>
 
-#include "base/check.h"
 #include "kernels/arena.h"
 #include "kernels/backend.h"
+#include "parallel/mesh.h"
 #include "trainer/params.h"
 
 namespace shoestring {
 
-// Folds items as they arrive, as a binary counter does: after n items the stack holds one sum for each set bit of n,
-// the largest group first.
-class TreeFold {
+// The tree over n leaves.
+class LaneTree {
  public:
-  // merge(left, right) adds the item on the right to the one on the left, which stays.
-  template <typename Merge>
-  void Push(int item, Merge merge) {
-    CHECK_LT(depth_, kMaxDepth);
-    stack_[depth_++] = {item, 1};
-    while (depth_ >= 2 && stack_[depth_ - 2].leaves == stack_[depth_ - 1].leaves) MergeTop(merge);
-  }
-  // The sum of all items; the fold is empty again.
-  template <typename Merge>
-  int Finish(Merge merge) {
-    CHECK_GT(depth_, 0);
-    while (depth_ >= 2) MergeTop(merge);
-    depth_ = 0;
-    return stack_[0].item;
-  }
+  struct Node {
+    IndexRange leaves;
+    int parent = -1;   // -1: this is the root
+    int sibling = -1;  // of the same parent
+    int left = -1;     // -1: a leaf
+    int right = -1;
+  };
+  explicit LaneTree(int64_t leaves);
+
+  const Node& node(int index) const { return nodes_[index]; }
+  int size() const { return static_cast<int>(nodes_.size()); }
+  int root() const { return 0; }
+  int leaf(int64_t index) const { return leaves_[index]; }
+  // The largest nodes that lie in a run of leaves, in order: what a rank that has these leaves can sum alone.
+  std::vector<int> Within(const IndexRange& leaves) const;
 
  private:
-  static constexpr int kMaxDepth = 64;
-  struct Group {
-    int item = 0;
-    int64_t leaves = 0;
-  };
-  template <typename Merge>
-  void MergeTop(Merge& merge) {
-    merge(stack_[depth_ - 2].item, stack_[depth_ - 1].item);
-    stack_[depth_ - 2].leaves += stack_[depth_ - 1].leaves;
-    --depth_;
-  }
+  int Add(IndexRange leaves, int parent);
+  void Collect(int node, const IndexRange& leaves, std::vector<int>& found) const;
 
-  std::array<Group, kMaxDepth> stack_;
-  int depth_ = 0;
+  std::vector<Node> nodes_;
+  std::vector<int> leaves_;
 };
-
-// Items that the fold of so many lanes holds at most, the lane under way included: accumulator sets to allocate.
-int AccumulatorSets(int64_t lanes);
 
 // Sums values[lane * waves + wave] in canonical order. For losses; needs lanes >= 1, waves >= 1.
 double CanonicalSum(const double* values, int64_t lanes, int64_t waves);
 
-// FP32 accumulators of every trained parameter, one for each use, in one piece of memory.
+// Accumulators of this rank's leaves of a tree. Leaves are opened and closed in blocks, in an order that is known
+// beforehand, so that memory is taken once; a node is summed as soon as both its halves are there.
+class LaneSums {
+ public:
+  // `blocks`: the leaves of each block, in order of blocks. An accumulator has `elements` f32. References must outlive
+  // this object.
+  LaneSums(Backend& backend, Stream& stream, Arena& arena, const LaneTree& tree,
+           const std::vector<std::vector<int64_t>>& blocks, int64_t elements);
+
+  int accumulators() const { return static_cast<int>(memory_.size()); }
+  View memory(int accumulator) const { return memory_[accumulator]; }  // [1, elements]
+
+  // Forgets the last step's sums.
+  void Start();
+  // The accumulator of the leaf, zeroed.
+  int Open(int64_t leaf);
+  void Close(int64_t leaf);
+  // When all leaves are closed: the accumulator of a node of LaneTree::Within.
+  int Sum(int node) const;
+
+ private:
+  int Take(int node);
+  int MostAtOnce(const std::vector<std::vector<int64_t>>& blocks);
+  template <typename Merge>
+  void Complete(int node, Merge merge);
+
+  Backend& backend_;
+  Stream& stream_;
+  const LaneTree& tree_;
+  std::vector<View> memory_;
+  std::vector<int> free_;
+  std::vector<int> accumulator_;  // of each node; -1: none
+  std::vector<bool> complete_;    // of each node
+};
+
+// FP32 accumulators of every trained parameter of a table, one for each use, in one piece of memory.
 struct GradientSet {
   View whole;                            // [1, n] f32, padding between parameters included
   std::vector<std::vector<View>> views;  // [parameter of the table][use]: [stack * rows, cols]; none if not trained
@@ -67,31 +89,13 @@ struct GradientSet {
   const View& of(size_t parameter, int use = 0) const { return views[parameter][use]; }
 };
 GradientSet AllocateGradientSet(Arena& arena, const std::vector<Parameter>& table);
+// Adds the uses of each parameter into its use 0, in order.
+void AddUses(Backend& backend, Stream& stream, const GradientSet& set);
 
-// The gradient of one step. Lanes come one after the other, each BeginLane, its waves, EndLane; then Finish.
-class GradientSum {
- public:
-  // Allocates AccumulatorSets(lanes) sets. References must outlive this object.
-  GradientSum(Backend& backend, Stream& stream, Arena& arena, const std::vector<Parameter>& table, int64_t lanes);
-
-  // Accumulators of the lane, zeroed; weight gradients are added to them.
-  const GradientSet& BeginLane();
-  void EndLane();
-  // After `lanes` lanes: the whole gradient, uses added into use 0. Valid until the next BeginLane.
-  const GradientSet& Finish();
-
- private:
-  void Merge(int left, int right);
-  void AddUses(const GradientSet& set);
-
-  Backend& backend_;
-  Stream& stream_;
-  const int64_t lanes_;
-  std::vector<GradientSet> sets_;
-  std::vector<int> free_;
-  TreeFold fold_;
-  int current_ = -1;
-  int64_t lanes_done_ = 0;
-};
+// Flat buffers of several tensors: each starts at a multiple of 64 bytes, whatever its dtype.
+constexpr int64_t kFlatAlignElements = 32;
+constexpr int64_t FlatElements(int64_t elements) {
+  return (elements + kFlatAlignElements - 1) / kFlatAlignElements * kFlatAlignElements;
+}
 
 }  // namespace shoestring

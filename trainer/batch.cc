@@ -43,23 +43,26 @@ absl::Status CheckIds(const BatchShape& shape, const int32_t* sample, int64_t nu
 
 }  // namespace
 
-absl::Status PrepareBatch(TokenSource& source, const BatchShape& shape, int64_t first_sample, int64_t sequences,
-                          HostBatch& batch) {
-  CHECK_LE(sequences, shape.max_sequences);
+absl::Status PrepareBatch(TokenSource& source, const BatchShape& shape, const SampleRuns& samples, HostBatch& batch) {
+  CHECK_LE(samples.sequences(), shape.max_sequences);
   CHECK_EQ(source.row_tokens(), shape.row_tokens());
   static_assert(kNoToken == -1);  // what a target without token is
   const int64_t stride = shape.max_sequences * shape.sequence_length;
   batch.samples.resize(shape.max_sequences * shape.row_tokens());
   batch.values.resize(shape.rows() * stride);
-  batch.first_sample = first_sample;
-  batch.sequences = sequences;
-  if (absl::Status status = source.Fill(first_sample, sequences, batch.samples.data()); !status.ok()) {
-    return WithContext(status, absl::StrCat("samples ", first_sample, " to ", first_sample + sequences - 1));
-  }
-  for (int64_t s = 0; s < sequences; ++s) {
-    const int32_t* sample = batch.samples.data() + s * shape.row_tokens();
-    RETURN_IF_ERROR(CheckIds(shape, sample, first_sample + s));
-    ShiftSample(shape, sample, stride, batch.values.data() + s * shape.sequence_length);
+  batch.runs = samples;
+  batch.sequences = 0;
+  for (const IndexRange& run : samples.runs) {
+    if (run.count == 0) continue;
+    int32_t* const first = batch.samples.data() + batch.sequences * shape.row_tokens();
+    if (absl::Status status = source.Fill(run.first, run.count, first); !status.ok()) {
+      return WithContext(status, absl::StrCat("samples ", run.first, " to ", run.first + run.count - 1));
+    }
+    for (int64_t s = 0; s < run.count; ++s, ++batch.sequences) {
+      const int32_t* sample = first + s * shape.row_tokens();
+      RETURN_IF_ERROR(CheckIds(shape, sample, run.first + s));
+      ShiftSample(shape, sample, stride, batch.values.data() + batch.sequences * shape.sequence_length);
+    }
   }
   return absl::OkStatus();
 }
@@ -91,25 +94,23 @@ BatchPrefetcher::~BatchPrefetcher() {
   thread_.join();
 }
 
-void BatchPrefetcher::Prefetch(int64_t first_sample, int64_t sequences) {
+void BatchPrefetcher::Prefetch(const SampleRuns& samples) {
   std::unique_lock<std::mutex> lock(mutex_);
   changed_.wait(lock, [this] { return !wanted_; });
-  first_sample_ = first_sample;
-  sequences_ = sequences;
+  samples_ = samples;
   wanted_ = true;
   changed_.notify_all();
 }
 
-absl::StatusOr<const HostBatch*> BatchPrefetcher::Take(int64_t first_sample, int64_t sequences) {
+absl::StatusOr<const HostBatch*> BatchPrefetcher::Take(const SampleRuns& samples) {
   std::unique_lock<std::mutex> lock(mutex_);
-  const bool asked = first_sample_ == first_sample && sequences_ == sequences;
-  if (!asked) {
+  if (!(samples_ == samples)) {
     lock.unlock();
-    Prefetch(first_sample, sequences);
+    Prefetch(samples);
     lock.lock();
   }
   changed_.wait(lock, [this] { return !wanted_; });
-  first_sample_ = -1;  // taken
+  samples_ = {};
   RETURN_IF_ERROR(fill_status_);
   const HostBatch* batch = &batches_[ready_];
   ready_ = 1 - ready_;
@@ -122,10 +123,9 @@ void BatchPrefetcher::Loop() {
     changed_.wait(lock, [this] { return wanted_ || stop_; });
     if (stop_) return;
     HostBatch& batch = batches_[ready_];
-    const int64_t first_sample = first_sample_;
-    const int64_t sequences = sequences_;
+    const SampleRuns samples = samples_;
     lock.unlock();
-    absl::Status status = PrepareBatch(source_, shape_, first_sample, sequences, batch);
+    absl::Status status = PrepareBatch(source_, shape_, samples, batch);
     lock.lock();
     fill_status_ = std::move(status);
     wanted_ = false;

@@ -13,6 +13,7 @@
 #include "data/token_source.h"
 #include "kernels/arena.h"
 #include "kernels/backend.h"
+#include "parallel/mesh.h"
 #include "parallel/stage.h"
 
 namespace shoestring {
@@ -29,19 +30,26 @@ struct BatchShape {
   int rows() const { return 2 * (mtp_depth + 1) + (document_mask ? 1 : 0); }
 };
 
+// The samples of a batch: those of a rank's lanes, one run for each direction of its pipeline.
+struct SampleRuns {
+  IndexRange runs[2];
+  int64_t sequences() const { return runs[0].count + runs[1].count; }
+  static SampleRuns One(int64_t first, int64_t count) { return {{{first, count}, {}}}; }
+  friend bool operator==(const SampleRuns&, const SampleRuns&) = default;
+};
+
 // A batch on the host: rows of [sequences * S] ids each. Rows 0..D: ids of the main model and of each MTP module; rows
 // D+1..2D+1: targets likewise (-1: none); the last, with a document mask: first position that a token may see.
 struct HostBatch {
-  int64_t first_sample = -1;
-  int64_t sequences = 0;
+  SampleRuns runs;               // where the first sequences come from
+  int64_t sequences = 0;         // padding included
   std::vector<int32_t> samples;  // as the source wrote them
   std::vector<int32_t> values;   // [rows, max_sequences * S]
 };
 
-// Fills `batch` (whose vectors are sized on first use) with samples [first_sample, first_sample + sequences).
+// Fills `batch` (whose vectors are sized on first use) with these samples, in order.
 // DATA_LOSS names the sample whose id is outside the vocabulary: no kernel checks it again.
-absl::Status PrepareBatch(TokenSource& source, const BatchShape& shape, int64_t first_sample, int64_t sequences,
-                          HostBatch& batch);
+absl::Status PrepareBatch(TokenSource& source, const BatchShape& shape, const SampleRuns& samples, HostBatch& batch);
 
 // Adds sequences without a single target until there are `sequences` of them.
 void PadBatch(const BatchShape& shape, int64_t sequences, HostBatch& batch);
@@ -59,9 +67,9 @@ class BatchPrefetcher {
   BatchPrefetcher& operator=(const BatchPrefetcher&) = delete;
 
   // Asks for a batch ahead; what was asked for before and not taken is dropped.
-  void Prefetch(int64_t first_sample, int64_t sequences);
+  void Prefetch(const SampleRuns& samples);
   // The batch, valid until the next Take; waits for it. Errors of the source come with the samples' numbers.
-  absl::StatusOr<const HostBatch*> Take(int64_t first_sample, int64_t sequences);
+  absl::StatusOr<const HostBatch*> Take(const SampleRuns& samples);
 
  private:
   void Loop();
@@ -74,8 +82,7 @@ class BatchPrefetcher {
   std::condition_variable changed_;
   bool wanted_ = false;  // the thread has something to do
   bool stop_ = false;
-  int64_t first_sample_ = -1;
-  int64_t sequences_ = 0;
+  SampleRuns samples_;  // asked for; empty when they are taken
   absl::Status fill_status_;
   std::thread thread_;
 };

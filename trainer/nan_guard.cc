@@ -8,6 +8,7 @@
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "base/status_macros.h"
 
 namespace shoestring {
 namespace {
@@ -54,29 +55,36 @@ absl::Status CheckLosses(absl::string_view name, absl::Span<const double> values
   return absl::OkStatus();
 }
 
-absl::Status CheckGradients(Backend& backend, Stream& stream, const std::vector<Parameter>& table,
-                            const GradientSet& gradients, absl::Span<const double> sums) {
-  size_t next = 0;
-  for (size_t p = 0; p < table.size(); ++p) {
-    const Parameter& parameter = table[p];
-    if (!parameter.trained) continue;
-    const int64_t matrix_elements = parameter.rows * parameter.cols;
-    const int64_t blocks = NormBlocks(matrix_elements);
-    for (int64_t i = 0; i < parameter.stack * blocks; ++i) {
-      if (std::isfinite(sums[next++])) continue;
-      const int64_t matrix = i / blocks;
-      const int64_t first = i % blocks * kNormBlockElements;
-      const ConstView flat = gradients.of(p).Reshape(1, parameter.elements());
-      const ConstView block =
-          flat.Columns(matrix * matrix_elements + first, std::min(kNormBlockElements, matrix_elements - first));
-      float value = 0.0f;
-      const std::optional<int64_t> element = FirstNonFinite(backend, stream, block, &value);
-      CHECK(element.has_value());
-      return DescribeElement(parameter, matrix, first + *element, value);
-    }
+absl::Status CheckGradients(Backend& backend, Stream& stream, const HeldTable& held, const Gradient& gradient,
+                            absl::Span<const double> sums, const RankLinks& links, View answer) {
+  const auto bad = std::find_if(sums.begin(), sums.end(), [](double sum) { return !std::isfinite(sum); });
+  if (bad == sums.end()) return absl::OkStatus();
+  const int64_t block = bad - sums.begin();
+  const std::vector<int64_t>& first_block = held.first_block();
+  const auto after = std::upper_bound(first_block.begin(), first_block.end(), block);
+  const int table_index = static_cast<int>(after - first_block.begin()) - 1;
+  const Parameter& p = held.whole()[table_index];
+  const int64_t matrix_elements = p.rows * p.cols, blocks = NormBlocks(matrix_elements);
+  const int64_t matrix = (block - first_block[table_index]) / blocks;
+  const int64_t first = (block - first_block[table_index]) % blocks * kNormBlockElements;
+  double found[2] = {0.0, 0.0};  // element after `first`, counted from 1, and its value; of others: 0
+  for (size_t i = 0; i < held.held().size(); ++i) {
+    const HeldParameter& part = held.held()[i];
+    const int64_t begin = (matrix - part.first_matrix) * matrix_elements + first - part.reduced.first;
+    if (part.table_index != table_index || begin < 0 || begin >= part.reduced.count) continue;
+    float value = 0.0f;
+    const std::optional<int64_t> element = FirstNonFinite(
+        backend, stream, gradient.reduced[i].Columns(begin, std::min(kNormBlockElements, matrix_elements - first)),
+        &value);
+    CHECK(element.has_value());
+    found[0] = static_cast<double>(*element + 1);
+    found[1] = value;
   }
-  CHECK_EQ(next, sums.size());
-  return absl::OkStatus();
+  backend.CopyFromHost(stream, found, answer);
+  RETURN_IF_ERROR(links.world->AllReduce(stream, answer, links.Named("element that is not finite")));
+  backend.CopyToHost(stream, answer, found);
+  backend.Synchronize(stream);
+  return DescribeElement(p, matrix, first + static_cast<int64_t>(found[0]) - 1, static_cast<float>(found[1]));
 }
 
 }  // namespace shoestring

@@ -7,8 +7,9 @@
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "kernels/backend.h"
-#include "trainer/accumulate.h"
-#include "trainer/params.h"
+#include "trainer/gradient_sum.h"
+#include "trainer/held.h"
+#include "trainer/rank_links.h"
 
 namespace shoestring {
 
@@ -20,9 +21,10 @@ bool IsStopOnPurpose(const absl::Status& status);
 // are finite.
 absl::Status CheckLosses(absl::string_view name, absl::Span<const double> values, int64_t waves);
 
-// The first gradient element, in table order, that is no finite number, for the message of the stop. `sums` are the
-// norm's block sums (see GradientNorm): a block without such an element has a finite one. OK if all are finite.
-absl::Status CheckGradients(Backend& backend, Stream& stream, const std::vector<Parameter>& table,
-                            const GradientSet& gradients, absl::Span<const double> sums);
+// The first gradient element, in the order of the whole table, that is no finite number, for the message of the stop,
+// the same on every rank. `sums` are the norm's block sums (see GradientNorm): a block without such an element has a
+// finite one. `answer` f64 [1, 2] is room for what the rank with that element says. OK if all are finite.
+absl::Status CheckGradients(Backend& backend, Stream& stream, const HeldTable& held, const Gradient& gradient,
+                            absl::Span<const double> sums, const RankLinks& links, View answer);
 
 }  // namespace shoestring

@@ -50,6 +50,14 @@ struct Parameter {
   bool is_matrix() const { return rows > 1; }
 };
 
+// Which part of the model a stage holds.
+struct StagePlacement {
+  int64_t first_layer = 0;
+  int64_t layer_count = 0;
+  bool first = true;  // holds the embedding
+  bool last = true;   // holds the MTP modules, the final norm and the head
+};
+
 // In a fixed order: embedding, layers in order, MTP modules in order, final norm, head.
 std::vector<Parameter> BuildParameterTable(const config::ModelConfig& model);
 

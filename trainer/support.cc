@@ -4,26 +4,22 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "configs/resolve.h"
+#include "parallel/mesh.h"
 
 namespace shoestring {
 namespace {
 
-void CheckLayout(const config::LayoutConfig& layout, const std::string& path, std::vector<std::string>& problems) {
-  const int64_t ranks = config::WorldSize(layout);
-  if (ranks != 1) {
-    problems.push_back(absl::StrCat(path, ": ", ranks, " ranks, but this build runs one; set ", path,
-                                    ".pipeline_ranks=1, .data_ranks=1 and .expert_ranks=1"));
-  }
-  if (layout.device() != config::LayoutConfig::CPU) {
-    problems.push_back(absl::StrCat(path, ".device: this build has no CUDA; set ", path, ".device=CPU"));
-  }
-  if (layout.schedule_case() != config::LayoutConfig::SCHEDULE_NOT_SET && !layout.has_one_f_one_b()) {
-    problems.push_back(
-        absl::StrCat(path, ": this build has the schedule one_f_one_b only; set ", path, ".one_f_one_b={}"));
-  }
-  if (ranks == 1 && layout.stages() != 1) {
-    problems.push_back(absl::StrCat(path, ".stages: one rank holds the whole model; set ", path, ".stages=1"));
-  }
+void CheckDevice(const config::LayoutConfig& layout, const std::string& path, std::vector<std::string>& problems) {
+  if (layout.device() == config::LayoutConfig::CPU) return;
+  problems.push_back(absl::StrCat(path, ".device: this build has no CUDA; set ", path, ".device=CPU"));
+}
+
+// Whatever decides which parameters a rank holds, and of which it keeps the masters.
+bool SamePlacement(const config::RunConfig& config, const config::LayoutConfig& a, const config::LayoutConfig& b) {
+  const int layers = config.model().layers();
+  return a.pipeline_ranks() == b.pipeline_ranks() && a.data_ranks() == b.data_ranks() &&
+         a.expert_ranks() == b.expert_ranks() && a.zero1() == b.zero1() &&
+         config::LayersPerStage(a, layers) == config::LayersPerStage(b, layers) && StageOrderOf(a) == StageOrderOf(b);
 }
 
 // Inputs and gradients are grouped a token at a time, as experts get them.
@@ -71,7 +67,7 @@ void CheckPrecision(const config::RunConfig& config, std::vector<std::string>& p
 void CheckReduction(const config::RunConfig& config, std::vector<std::string>& problems) {
   if (config.train().reduction() == config::TrainConfig::FAST) {
     problems.push_back(
-        "train.reduction: FAST is the order of a communication library, and one rank has none; set "
+        "train.reduction: FAST is the order of NCCL's own sums, and ranks on the CPU have none; set "
         "train.reduction=CANONICAL");
   }
 }
@@ -82,17 +78,16 @@ std::vector<std::string> FindUnsupported(const config::RunConfig& config) {
   std::vector<std::string> problems;
   CheckPrecision(config, problems);
   CheckReduction(config, problems);
-  CheckLayout(config.layout(), "layout", problems);
+  CheckDevice(config.layout(), "layout", problems);
+  const config::LayoutConfig first = config::ResolvePhase(config, 0).layout;
   for (int i = 0; i < config.train().phase_size(); ++i) {
     const config::PhaseSettings settings = config::ResolvePhase(config, i);
-    const std::string path = absl::StrCat("train.phase[", i, "]");
-    if (settings.phase->has_layout()) CheckLayout(settings.layout, absl::StrCat(path, ".layout"), problems);
-    if (settings.expert_lanes != 1 && config.model().has_moe()) {
-      const std::string field =
-          settings.phase->has_expert_lanes() ? absl::StrCat(path, ".expert_lanes") : std::string("train.expert_lanes");
-      const std::string problem = absl::StrCat(field, ": one rank takes one lane at a time here, not ",
-                                               settings.expert_lanes, " together; set ", field, "=1");
-      if (problems.empty() || problems.back() != problem) problems.push_back(problem);
+    const std::string path = absl::StrCat("train.phase[", i, "].layout");
+    if (settings.phase->has_layout()) CheckDevice(settings.layout, path, problems);
+    if (!SamePlacement(config, settings.layout, first)) {
+      problems.push_back(absl::StrCat(path,
+                                      ": parameters would move to other ranks in the middle of a run; end the run with "
+                                      "the phase before, and resume it with this layout as the run's own"));
     }
   }
   return problems;

@@ -6,11 +6,18 @@
 
 #include "base/check.h"
 #include "base/status_macros.h"
+#include "configs/resolve.h"
 #include "kernels/shape_backend.h"
 #include "trainer/support.h"
 
 namespace shoestring {
 namespace {
+
+// The schedule takes them, and any number of waves shows what one action needs.
+int64_t SmallestWaves(const Schedule& schedule, int phase) {
+  const StepPlan largest = schedule.LargestStep(phase);
+  return config::BatchSequences(schedule.settings(phase), 0) / (largest.lanes * largest.micro_batch);
+}
 
 StateFormat FormatOf(const config::RunConfig& config) {
   StateFormat format;
@@ -21,22 +28,38 @@ StateFormat FormatOf(const config::RunConfig& config) {
   return format;
 }
 
+// Phases do not move parameters (see CheckSupported), so the first one's layout is that of all.
+config::LayoutConfig LayoutOf(const config::RunConfig& config) { return config::ResolvePhase(config, 0).layout; }
+
+Mesh MeshOf(const config::RunConfig& config) {
+  absl::StatusOr<Mesh> mesh = Mesh::Create(LayoutOf(config));
+  CHECK(mesh.ok());
+  return *std::move(mesh);
+}
+
+HeldTable HeldTableOf(const config::RunConfig& config, const RankLinks& links) {
+  const bool copies = config.precision().mode() != config::PrecisionConfig::FP32;
+  return HeldTable::Create(BuildParameterTable(config.model()), config.model(), LayoutOf(config), links.mesh,
+                           links.rank, copies);
+}
+
 }  // namespace
 
-MemoryNeed MeasureMemory(const config::RunConfig& config, const Backend& backend) {
+MemoryNeed MeasureMemory(const config::RunConfig& config, const Backend& backend, Rank rank) {
   const std::unique_ptr<Backend> shapes = MakeShapeBackend(backend);
   const std::unique_ptr<Stream> stream = shapes->MakeStream();
-  const std::vector<Parameter> table = BuildParameterTable(config.model());
   const Schedule schedule(config);
+  const RankLinks links = LoopbackLinks(MeshOf(config), rank);
+  const HeldTable held = HeldTableOf(config, links);
   Arena arena = Arena::Measuring();
-  TrainState state(arena, table, FormatOf(config));
+  TrainState state(arena, held, FormatOf(config));
   for (int phase = 0; phase < schedule.phases(); ++phase) {
     const ArenaScope scope(arena);
-    TrainStep step(config, schedule, phase, state, *shapes, *stream, arena, RealClock());
+    TrainStep step(config, schedule, phase, state, *shapes, *stream, arena, RealClock(), links);
     // More waves need no more memory, and the batch itself has its place already.
     StepPlan plan = schedule.LargestStep(phase);
-    plan.waves = 1;
-    plan.sequences = plan.lanes * plan.micro_batch;
+    plan.waves = SmallestWaves(schedule, phase);
+    plan.sequences = plan.lanes * plan.waves * plan.micro_batch;
     plan.tokens = plan.sequences * plan.sequence_length;
     HostBatch empty;
     StepResult result;
@@ -54,7 +77,7 @@ struct Trainer::PhaseRun {
       : phase(phase),
         scope(trainer.arena_),
         step(trainer.config_, trainer.schedule_, phase, *trainer.state_, trainer.backend_, *trainer.stream_,
-             trainer.arena_, trainer.clock_),
+             trainer.arena_, trainer.clock_, trainer.links_),
         training(std::move(training)),
         validation(std::move(validation)),
         prefetcher(*this->training, step.batch_shape()) {}
@@ -69,28 +92,34 @@ struct Trainer::PhaseRun {
 };
 
 absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(const config::RunConfig& config, TrainData data,
-                                                         Backend& backend, Clock& clock, const TrainOptions& options) {
+                                                         Backend& backend, Clock& clock, const TrainOptions& options,
+                                                         std::optional<RankLinks> links) {
   RETURN_IF_ERROR(CheckSupported(config));
-  MemoryNeed need = MeasureMemory(config, backend);
+  if (!links.has_value()) links = SingleRank(backend);
+  CHECK_EQ(links->mesh.world_size(), config::WorldSize(LayoutOf(config)));
+  MemoryNeed need = MeasureMemory(config, backend, links->rank);
   ASSIGN_OR_RETURN(MemoryBlock memory, MemoryBlock::Map(need.bytes));
-  return std::unique_ptr<Trainer>(
-      new Trainer(config, std::move(data), backend, clock, options, std::move(memory), std::move(need.table)));
+  auto trainer = std::unique_ptr<Trainer>(new Trainer(config, std::move(data), backend, clock, options,
+                                                      *std::move(links), std::move(memory), std::move(need.table)));
+  RETURN_IF_ERROR(trainer->RefreshCompute());
+  return trainer;
 }
 
 Trainer::Trainer(const config::RunConfig& config, TrainData data, Backend& backend, Clock& clock,
-                 const TrainOptions& options, MemoryBlock memory, std::string memory_table)
+                 const TrainOptions& options, RankLinks links, MemoryBlock memory, std::string memory_table)
     : config_(config),
       data_(std::move(data)),
       backend_(backend),
       clock_(clock),
       options_(options),
+      links_(std::move(links)),
       schedule_(config),
-      table_(BuildParameterTable(config.model())),
+      held_(HeldTableOf(config, links_)),
       memory_(std::move(memory)),
       memory_table_(std::move(memory_table)),
       arena_(memory_.data(), memory_.size_bytes()),
       stream_(backend.MakeStream()),
-      state_(std::make_unique<TrainState>(arena_, table_, FormatOf(config))) {
+      state_(std::make_unique<TrainState>(arena_, held_, FormatOf(config))) {
   arena_.Freeze();  // from here on memory is taken in the scope of a phase or of an action
   ThreadPool pool(options.threads);
   state_->Initialize(backend_, *stream_, pool, config_.train().seed(), config_.model().init_std());
@@ -116,11 +145,10 @@ absl::StatusOr<TrainStep*> Trainer::CurrentStep() {
 }
 
 absl::StatusOr<const HostBatch*> Trainer::TakeBatch(const StepPlan& plan) {
-  ASSIGN_OR_RETURN(const HostBatch* batch, phase_->prefetcher.Take(plan.first_sample, plan.sequences));
+  ASSIGN_OR_RETURN(const HostBatch* batch, phase_->prefetcher.Take(phase_->step.Samples(plan)));
   const RunPosition next = schedule_.Advance(state_->position, plan);
   if (next.phase == plan.phase) {
-    const StepPlan next_plan = schedule_.PlanStep(next);
-    phase_->prefetcher.Prefetch(next_plan.first_sample, next_plan.sequences);
+    phase_->prefetcher.Prefetch(phase_->step.Samples(schedule_.PlanStep(next)));
   }
   return batch;
 }
@@ -164,11 +192,11 @@ absl::StatusOr<StopReason> Trainer::Run() {
 }
 
 absl::StatusOr<StopReason> Trainer::RunSteps() {
-  std::optional<StopReason> reason = ReasonToStop();
+  ASSIGN_OR_RETURN(std::optional<StopReason> reason, ReasonToStop());
   while (!reason.has_value()) {
     ASSIGN_OR_RETURN(const StepResult* result, Step());
     RETURN_IF_ERROR(AfterStep(*result));
-    reason = ReasonToStop();
+    ASSIGN_OR_RETURN(reason, ReasonToStop());
   }
   // Who asks for the machine back does not wait for a validation.
   if (*reason != StopReason::kRequested) RETURN_IF_ERROR(ValidateUnlessDone());
@@ -208,11 +236,15 @@ absl::Status Trainer::Notify(absl::FunctionRef<absl::Status(TrainObserver&)> cal
   return absl::OkStatus();
 }
 
-std::optional<StopReason> Trainer::ReasonToStop() const {
+absl::StatusOr<std::optional<StopReason>> Trainer::ReasonToStop() {
   if (schedule_.Done(state_->position)) return StopReason::kFinished;
   if (options_.max_steps > 0 && state_->position.step >= options_.max_steps) return StopReason::kStepLimit;
-  if (options_.stop != nullptr && options_.stop->load()) return StopReason::kRequested;
-  return std::nullopt;
+  bool stop = options_.stop != nullptr && options_.stop->load();
+  if (links_.mesh.world_size() > 1) {
+    ASSIGN_OR_RETURN(TrainStep * step, CurrentStep());
+    ASSIGN_OR_RETURN(stop, step->OnAnyRank(stop));
+  }
+  return stop ? std::optional<StopReason>(StopReason::kRequested) : std::nullopt;
 }
 
 }  // namespace shoestring

@@ -18,7 +18,9 @@
 #include "kernels/arena.h"
 #include "kernels/backend.h"
 #include "kernels/cpu/thread_pool.h"
+#include "trainer/held.h"
 #include "trainer/memory_block.h"
+#include "trainer/rank_links.h"
 #include "trainer/train_step.h"
 #include "trainer/validation.h"
 
@@ -63,9 +65,11 @@ class Trainer {
  public:
   // Measures the memory of the whole run, takes it, allocates the state and initialises it (position 0).
   // INVALID_ARGUMENT when this build cannot run `config` (CheckSupported); RESOURCE_EXHAUSTED when there is not enough
-  // memory. `config` is copied; backend, clock and what `options` points to must outlive the trainer.
+  // memory. `config` is copied; backend, clock and what `options` points to must outlive the trainer. `links`: of one
+  // rank of the config's world, all of which create a trainer and make the same calls; absent: a world of one.
   static absl::StatusOr<std::unique_ptr<Trainer>> Create(const config::RunConfig& config, TrainData data,
-                                                         Backend& backend, Clock& clock, const TrainOptions& options);
+                                                         Backend& backend, Clock& clock, const TrainOptions& options,
+                                                         std::optional<RankLinks> links = std::nullopt);
   ~Trainer();
 
   // Observers outlive the trainer.
@@ -75,8 +79,14 @@ class Trainer {
   // is not at position 0 as saved already.
   TrainState& state() { return *state_; }
   const Schedule& schedule() const { return schedule_; }
-  const std::vector<Parameter>& table() const { return table_; }
+  // This rank's own.
+  const std::vector<Parameter>& table() const { return held_.parameters(); }
+  const HeldTable& held() const { return held_; }
+  const RankLinks& links() const { return links_; }
+  Backend& backend() { return backend_; }
   Stream& stream() { return *stream_; }
+  // After the state was filled.
+  absl::Status RefreshCompute() { return state_->RefreshCompute(backend_, *stream_, links_); }
   // Of the arena, by purpose: what was measured, and is all that is taken.
   const std::string& memory_table() const { return memory_table_; }
   int64_t arena_bytes() const { return memory_.size_bytes(); }
@@ -97,7 +107,7 @@ class Trainer {
   struct PhaseRun;  // what lives as long as a phase
 
   Trainer(const config::RunConfig& config, TrainData data, Backend& backend, Clock& clock, const TrainOptions& options,
-          MemoryBlock memory, std::string memory_table);
+          RankLinks links, MemoryBlock memory, std::string memory_table);
   absl::Status EnterPhase(int phase);
   absl::StatusOr<const HostBatch*> TakeBatch(const StepPlan& plan);
   absl::StatusOr<StopReason> RunSteps();
@@ -105,15 +115,17 @@ class Trainer {
   absl::Status ValidateUnlessDone();
   absl::Status SaveUnlessSaved();
   absl::Status Notify(absl::FunctionRef<absl::Status(TrainObserver&)> call);
-  std::optional<StopReason> ReasonToStop() const;
+  // The same on all ranks.
+  absl::StatusOr<std::optional<StopReason>> ReasonToStop();
 
   const config::RunConfig config_;
   const TrainData data_;
   Backend& backend_;
   Clock& clock_;
   const TrainOptions options_;
+  const RankLinks links_;
   const Schedule schedule_;
-  const std::vector<Parameter> table_;
+  const HeldTable held_;
   MemoryBlock memory_;
   const std::string memory_table_;
   Arena arena_;
@@ -132,6 +144,6 @@ struct MemoryNeed {
   int64_t bytes = 0;
   std::string table;
 };
-MemoryNeed MeasureMemory(const config::RunConfig& config, const Backend& backend);
+MemoryNeed MeasureMemory(const config::RunConfig& config, const Backend& backend, Rank rank = Rank(0));
 
 }  // namespace shoestring

@@ -1,4 +1,4 @@
-// One optimizer step on one rank: program, gradient, checks, update; and what is known when it is done.
+// One optimizer step on a rank: program, gradient, checks, update; and what is known when it is done.
 #pragma once
 
 #include <cstdint>
@@ -10,15 +10,18 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/clock.h"
+#include "configs/schema/parallel.pb.h"
 #include "configs/schema/run.pb.h"
 #include "kernels/arena.h"
 #include "kernels/backend.h"
 #include "parallel/expert_exchange.h"
 #include "parallel/pipeline/execute.h"
-#include "trainer/accumulate.h"
 #include "trainer/batch.h"
+#include "trainer/gradient_sum.h"
+#include "trainer/lanes.h"
 #include "trainer/model/model.h"
 #include "trainer/optimizer.h"
+#include "trainer/rank_links.h"
 #include "trainer/schedule.h"
 #include "trainer/train_state.h"
 
@@ -51,46 +54,64 @@ struct StepResult {
   double total_loss() const { return loss + plan.mtp_weight * loss_mtp + loss_balance; }
 };
 
-// Everything that one phase needs besides the state: model, accumulators, buffers, program. Lives in the arena; made
-// anew for each phase in an ArenaScope that its owner opens.
+// Everything that one phase needs besides the state: the rank's stages, accumulators, buffers, program. Lives in the
+// arena; made anew for each phase in an ArenaScope that its owner opens. Ranks of a world make the same calls in the
+// same order; what a call returns is the same on all of them, but for their own work, times and failures.
 class TrainStep {
  public:
   // `config` is one that CheckSupported accepts. References must outlive this object.
   TrainStep(const config::RunConfig& config, const Schedule& schedule, int phase, TrainState& state, Backend& backend,
-            Stream& stream, Arena& arena, Clock& clock);
+            Stream& stream, Arena& arena, Clock& clock, const RankLinks& links);
   ~TrainStep();
 
-  // What batches look like in this phase.
+  // What this rank's batches look like in this phase, and which samples they are.
   const BatchShape& batch_shape() const { return batch_shape_; }
+  SampleRuns Samples(const StepPlan& plan) const;
 
-  // Gradients of the whole step in canonical order, into accumulators of this object; changes no state. The times of
-  // `result` are set except data_wait_s, and losses, loads and work. FAILED_PRECONDITION that IsStopOnPurpose for a
-  // loss that is not finite.
+  // Gradients of the whole step in canonical order, into accumulators of this object; changes no state. `batch` holds
+  // Samples(plan). The times of `result` are set except data_wait_s, and losses, loads and work. FAILED_PRECONDITION
+  // that IsStopOnPurpose for a loss that is not finite; a communicator's errors.
   absl::Status ComputeGradients(const StepPlan& plan, const HostBatch& batch, StepResult& result);
   // The gradient of the last ComputeGradients; for tests that look at it or spoil it.
-  const GradientSet& gradients() const { return *gradients_; }
+  const Gradient& gradients() const { return sum_.gradient(); }
   // Norm and checks, then parameters, averages, routing biases and position. After an error nothing has changed:
   // FAILED_PRECONDITION that IsStopOnPurpose and names the tensor when a gradient is not finite.
   absl::Status Update(const StepPlan& plan, StepResult& result);
 
-  // Forward only: adds the main model's token losses of `batch` (whole micro-batches) and its number of targets.
-  void Evaluate(const HostBatch& batch, double& loss_sum, int64_t& targets);
+  // Forward only: the main model's sum of token losses of `micro_batches` micro-batches a data rank, `batch` being this
+  // rank's, into `losses` in the order of data ranks, then micro-batches; and the targets of all of them.
+  absl::Status Evaluate(const HostBatch& batch, int64_t micro_batches, std::vector<double>& losses, int64_t& targets);
+  // Sequences of a micro-batch; data ranks.
+  int64_t micro_batch() const { return shape_.sequences; }
+  const RankLinks& links() const { return links_; }
+
+  // Whether it is so on any rank; every rank asks.
+  absl::StatusOr<bool> OnAnyRank(bool here);
 
   // What Evaluate does to one micro-batch, for an arena that measures.
   void MeasureEvaluation();
 
-  StageModel& model() { return model_; }
+  // Of a rank that holds the whole model.
+  StageModel& model();
+  // The actions of this rank in the step that was taken last.
+  const std::vector<Action>& actions() const { return actions_; }
 
  private:
-  class LaneStage;
+  class RankStage;
   class Context;
   friend class Context;
 
+  void MakeStages(const config::RunConfig& config, Arena& arena);
   void BindState(Arena& arena);
-  void PrepareProgram(int64_t micro_batches);
+  void PrepareProgram(int64_t waves);
+  void AllocateStages(Arena& arena);
+  SlotBuffers AllocateBuffers(Arena& arena, StageId stage, Direction direction) const;
+  bool Holds(int stage, Direction direction) const;
+  absl::Status SumOverRanks();
+  absl::Status EvaluateMicroBatch(int64_t index, double& loss);
   absl::Status ReadLosses(const StepPlan& plan, StepResult& result);
   void ReadLoads(StepResult& result);
-  void UpdateBiases(const StepPlan& plan, StepResult& result);
+  absl::Status UpdateBiases(const StepPlan& plan, StepResult& result);
 
   const config::TrainConfig train_;
   const Schedule& schedule_;
@@ -98,6 +119,8 @@ class TrainStep {
   Backend& backend_;
   Stream& stream_;
   Clock& clock_;
+  const RankLinks& links_;
+  const config::LayoutConfig layout_;
   const ModelShape shape_;
   const StepPlan largest_;
   const BatchShape batch_shape_;
@@ -105,24 +128,32 @@ class TrainStep {
   DeviceBatch device_batch_;
   GradientSum sum_;
   GradientNorm norm_;
-  StageModel model_;
-  const std::unique_ptr<LaneStage> lane_stage_;
+  std::vector<std::unique_ptr<RankStage>> rank_stages_;  // in the order of HeldTable::stages
   StepAccumulators accumulators_;
+  View counts_;      // [layers with experts, E] i64
   View token_loss_;  // [1, T] f32, for evaluation
+  View evaluated_;   // [1, n] f64: losses and targets of evaluated micro-batches, of all ranks
+  View bias_max_;    // [1, layers with experts] f64
+  View found_;       // [1, 2] f64
 
+  std::vector<LaneShare> shares_;  // of each direction, for the step under way
   std::map<StageId, BoundStage> stages_;
   std::vector<Action> actions_;
   std::unique_ptr<Executor> executor_;
-  int64_t program_micro_batches_ = 0;
-  const GradientSet* gradients_ = nullptr;
+  int64_t program_waves_ = 0;
+  bool has_gradient_ = false;
 
-  std::vector<size_t> bias_parameters_;  // of the table, in order
+  std::vector<size_t> bias_parameters_;  // of the whole table, in order
+  std::vector<int> held_biases_;         // of the rank's table: where each of them is; -1: not here
   // Host copies, sized once.
   std::vector<std::vector<int64_t>> host_counts_;
+  std::vector<int64_t> host_all_counts_;
   std::vector<float> host_bias_;
+  std::vector<double> host_bias_max_;
   std::vector<double> host_losses_;
   std::vector<double> loss_column_;
   std::vector<float> host_token_loss_;
+  std::vector<double> host_evaluated_;
 };
 
 }  // namespace shoestring

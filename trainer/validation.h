@@ -18,8 +18,9 @@ struct ValidationResult {
   double seconds = 0;
 };
 
-// The first `sequences` samples of `source`, whose order must be fixed (no shuffling), in micro-batches of the phase.
-// `bytes_per_token`: of the shard's text, 0: unknown. Batches are prepared into `scratch`.
+// The first `sequences` samples of `source`, whose order must be fixed (no shuffling), in micro-batches of the phase,
+// spread over data ranks; every rank calls it and gets the same. `bytes_per_token`: of the shard's text, 0: unknown.
+// Batches are prepared into `scratch`.
 absl::StatusOr<ValidationResult> Validate(TrainStep& step, TokenSource& source, int64_t sequences,
                                           double bytes_per_token, HostBatch& scratch);
 

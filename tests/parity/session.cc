@@ -77,7 +77,7 @@ std::map<std::string, View> ParitySession::Masters() {
 absl::Status ParitySession::ImportWeights(const std::string& directory) {
   const HfImport options = {.mtp = config_.model().mtp_depth() > 0};
   RETURN_IF_ERROR(ImportHf(PosixFileSystem(), directory, config_.model(), Masters(), options).status());
-  trainer_->state().RefreshCompute(*backend_, trainer_->stream());
+  RETURN_IF_ERROR(trainer_->RefreshCompute());
   backend_->Synchronize(trainer_->stream());
   return absl::OkStatus();
 }
@@ -124,14 +124,14 @@ absl::StatusOr<ParitySession::GradientViews> ParitySession::Gradients() {
   const StepPlan plan = trainer_->schedule().PlanStep(trainer_->state().position);
   Samples source(samples_, RowTokens(config_));
   HostBatch batch;
-  RETURN_IF_ERROR(PrepareBatch(source, step->batch_shape(), plan.first_sample, plan.sequences, batch));
+  RETURN_IF_ERROR(PrepareBatch(source, step->batch_shape(), SampleRuns::One(plan.first_sample, plan.sequences), batch));
   StepResult result;
   RETURN_IF_ERROR(step->ComputeGradients(plan, batch, result));
   GradientViews gradients;
   for (size_t i = 0; i < table().size(); ++i) {
     const Parameter& parameter = table()[i];
     if (parameter.trained) {
-      gradients[parameter.name] = step->gradients().of(i);
+      gradients[parameter.name] = step->gradients().kept[i].Reshape(parameter.stack * parameter.rows, parameter.cols);
       continue;
     }
     zeros_.resize(std::max<size_t>(zeros_.size(), parameter.elements() * SizeOf(DType::kF32)));

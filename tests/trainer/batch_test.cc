@@ -53,7 +53,7 @@ TEST(BatchTest, ShiftsInputsAndTargets) {
   ListSource source({{10, 11, 1, 12, 13, -1}, {20, 21, 22, 23, 24, 25}});
   const BatchShape shape = Shape(4, 1, true, 3);
   HostBatch batch;
-  ASSERT_TRUE(PrepareBatch(source, shape, 0, 2, batch).ok());
+  ASSERT_TRUE(PrepareBatch(source, shape, SampleRuns::One(0, 2), batch).ok());
   EXPECT_THAT(Row(batch, shape, 0), ElementsAre(10, 11, 1, 12, 20, 21, 22, 23));  // main inputs
   EXPECT_THAT(Row(batch, shape, 1), ElementsAre(11, 1, 12, 13, 21, 22, 23, 24));  // inputs of the MTP module
   EXPECT_THAT(Row(batch, shape, 2), ElementsAre(11, 1, 12, 13, 21, 22, 23, 24));  // main targets
@@ -66,7 +66,7 @@ TEST(BatchTest, AbsentTokensAreNoTargetsAndEosAsInputs) {
   ListSource source({{10, -1, -1, -1}});
   const BatchShape shape = Shape(3, 0, false, 1);
   HostBatch batch;
-  ASSERT_TRUE(PrepareBatch(source, shape, 0, 1, batch).ok());
+  ASSERT_TRUE(PrepareBatch(source, shape, SampleRuns::One(0, 1), batch).ok());
   EXPECT_THAT(Row(batch, shape, 0), ElementsAre(10, 1, 1));
   EXPECT_THAT(Row(batch, shape, 1), ElementsAre(-1, -1, -1));
   EXPECT_EQ(CountTargets(shape, batch), 0);
@@ -76,7 +76,7 @@ TEST(BatchTest, PaddingAddsSequencesWithoutTargets) {
   ListSource source({{10, 11, 12}});
   const BatchShape shape = Shape(2, 0, false, 3);
   HostBatch batch;
-  ASSERT_TRUE(PrepareBatch(source, shape, 0, 1, batch).ok());
+  ASSERT_TRUE(PrepareBatch(source, shape, SampleRuns::One(0, 1), batch).ok());
   PadBatch(shape, 3, batch);
   EXPECT_EQ(batch.sequences, 3);
   EXPECT_THAT(Row(batch, shape, 1), ElementsAre(11, 12, -1, -1, -1, -1));
@@ -87,7 +87,7 @@ TEST(BatchTest, AnIdOutsideTheVocabularyIsNamed) {
   for (int32_t bad : {100, -2, 1 << 30}) {
     ListSource source({{10, 11, 12}, {10, bad, 12}});
     HostBatch batch;
-    const absl::Status status = PrepareBatch(source, Shape(2, 0, false, 4), 4, 2, batch);
+    const absl::Status status = PrepareBatch(source, Shape(2, 0, false, 4), SampleRuns::One(4, 2), batch);
     EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
     EXPECT_THAT(status.message(), HasSubstr("sample 5, token 1"));
   }
@@ -99,24 +99,24 @@ TEST(BatchPrefetcherTest, GivesTheSameWithAndWithoutAskingAhead) {
   BatchPrefetcher prefetcher(source, shape);
   for (int round = 0; round < 50; ++round) {
     const int64_t first = round * 2;
-    const absl::StatusOr<const HostBatch*> batch = prefetcher.Take(first, 2);
+    const absl::StatusOr<const HostBatch*> batch = prefetcher.Take(SampleRuns::One(first, 2));
     ASSERT_TRUE(batch.ok());
-    if (round % 3 != 0) prefetcher.Prefetch(first + 2, 2);
-    if (round % 7 == 0) prefetcher.Prefetch(first + 100, 1);  // asked for in vain
+    if (round % 3 != 0) prefetcher.Prefetch(SampleRuns::One(first + 2, 2));
+    if (round % 7 == 0) prefetcher.Prefetch(SampleRuns::One(first + 100, 1));  // asked for in vain
     HostBatch expected;
     ListSource again({{1, 2, 3}, {4, 5, 6}, {7, 8, 9}, {10, 11, 12}, {13, 14, 15}});
-    ASSERT_TRUE(PrepareBatch(again, shape, first, 2, expected).ok());
+    ASSERT_TRUE(PrepareBatch(again, shape, SampleRuns::One(first, 2), expected).ok());
     EXPECT_EQ((*batch)->values, expected.values);
-    EXPECT_EQ((*batch)->first_sample, first);
+    EXPECT_EQ((*batch)->runs.runs[0].first, first);
   }
 }
 
 TEST(BatchPrefetcherTest, ABatchAskedForIsReadOnce) {
   ListSource source({{1, 2, 3}});
   BatchPrefetcher prefetcher(source, Shape(2, 0, false, 2));
-  ASSERT_TRUE(prefetcher.Take(0, 2).ok());
-  prefetcher.Prefetch(2, 2);
-  ASSERT_TRUE(prefetcher.Take(2, 2).ok());
+  ASSERT_TRUE(prefetcher.Take(SampleRuns::One(0, 2)).ok());
+  prefetcher.Prefetch(SampleRuns::One(2, 2));
+  ASSERT_TRUE(prefetcher.Take(SampleRuns::One(2, 2)).ok());
   EXPECT_EQ(source.calls, 2);
 }
 
@@ -124,11 +124,11 @@ TEST(BatchPrefetcherTest, ErrorsNameTheSamplesAndPass) {
   ListSource source({{1, 2, 3}});
   source.fail_at = 3;
   BatchPrefetcher prefetcher(source, Shape(2, 0, false, 2));
-  prefetcher.Prefetch(2, 2);
-  const absl::Status status = prefetcher.Take(2, 2).status();
+  prefetcher.Prefetch(SampleRuns::One(2, 2));
+  const absl::Status status = prefetcher.Take(SampleRuns::One(2, 2)).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
   EXPECT_EQ(status.message(), "samples 2 to 3: torn");
-  EXPECT_TRUE(prefetcher.Take(4, 2).ok());
+  EXPECT_TRUE(prefetcher.Take(SampleRuns::One(4, 2)).ok());
 }
 
 TEST(DeviceBatchTest, MicroBatchesAreNeighbours) {
@@ -141,7 +141,7 @@ TEST(DeviceBatchTest, MicroBatchesAreNeighbours) {
   DeviceBatch device(arena, shape, 2);
   device.WritePositions(*backend, *stream);
   HostBatch batch;
-  ASSERT_TRUE(PrepareBatch(source, shape, 0, 4, batch).ok());
+  ASSERT_TRUE(PrepareBatch(source, shape, SampleRuns::One(0, 4), batch).ok());
   device.Upload(*backend, *stream, batch);
   const MicroBatchTokens tokens = device.MicroBatch(1);
   const auto values = [](ConstView v) { return std::vector<int32_t>(v.as<int32_t>(), v.as<int32_t>() + v.cols); };

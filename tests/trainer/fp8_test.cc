@@ -53,13 +53,13 @@ struct WideRun {
     const StepPlan plan = trainer->schedule().PlanStep({});
     HostBatch batch;
     FormulaSource source(plan.sequence_length + 2, 1);
-    CHECK(PrepareBatch(source, step->batch_shape(), 0, plan.sequences, batch).ok());
+    CHECK(PrepareBatch(source, step->batch_shape(), SampleRuns::One(0, plan.sequences), batch).ok());
     StepResult result;
     CHECK(step->ComputeGradients(plan, batch, result).ok());
     std::map<std::string, std::vector<float>> gradients;
     for (size_t i = 0; i < trainer->table().size(); ++i) {
       if (!trainer->table()[i].trained) continue;
-      const View g = step->gradients().of(i);
+      const View g = step->gradients().kept[i];
       gradients[trainer->table()[i].name].assign(g.as<float>(), g.as<float>() + g.elements());
     }
     return gradients;
@@ -197,8 +197,10 @@ WorkCounters CountStep(const config::RunConfig& config) {
   const Schedule schedule(config);
   Arena arena = Arena::Measuring();
   const PrecisionFormats formats = MakePrecisionFormats(config.precision(), DType::kBF16);
-  TrainState state(arena, table, {DType::kBF16, DType::kBF16, false, formats.weight});
-  TrainStep step(config, schedule, 0, state, *shapes, *stream, arena, RealClock());
+  const HeldTable held = HeldTable::Whole(table, /*copies=*/true);
+  TrainState state(arena, held, {DType::kBF16, DType::kBF16, false, formats.weight});
+  const RankLinks links = SingleRank(*shapes);
+  TrainStep step(config, schedule, 0, state, *shapes, *stream, arena, RealClock(), links);
   StepResult result;
   CHECK(step.ComputeGradients(schedule.PlanStep({}), HostBatch(), result).ok());
   return result.work;

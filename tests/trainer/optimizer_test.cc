@@ -32,40 +32,49 @@ class OptimizerTest : public testing::Test {
  protected:
   OptimizerTest() : memory_(*MemoryBlock::Map(64 << 20)), arena_(memory_.data(), memory_.size_bytes()) {}
 
-  GradientSet RandomGradients(const std::vector<Parameter>& table) {
-    GradientSet set = AllocateGradientSet(arena_, table);
+  // Of a rank that holds everything.
+  Gradient RandomGradients(const HeldTable& held) {
+    Gradient gradient;
     const Rng rng(3, RngPurpose::kTest, 4);
-    float* values = set.whole.as<float>();
-    for (int64_t i = 0; i < set.whole.elements(); ++i) values[i] = static_cast<float>(rng.Normal(i) * 0.01);
-    return set;
+    int64_t next = 0;
+    for (const Parameter& p : held.parameters()) {
+      View view;
+      if (p.trained) view = arena_.Allocate(Purpose::kGradients, p.name, DType::kF32, 1, p.elements());
+      for (int64_t i = 0; i < view.elements(); ++i) view.as<float>()[i] = static_cast<float>(rng.Normal(next++) * 0.01);
+      gradient.reduced.push_back(view);
+      gradient.kept.push_back(view);
+    }
+    return gradient;
   }
 
   std::unique_ptr<Backend> backend_ = MakeCpuBackend({.threads = 2});
   std::unique_ptr<Stream> stream_ = backend_->MakeStream();
   MemoryBlock memory_;
   Arena arena_;
+  const RankLinks links_ = SingleRank(*backend_);
 };
 
 TEST_F(OptimizerTest, NormHasOneBlockForEachMatrixOfAStackAndEach2To20Elements) {
   const std::vector<Parameter> table = {Make("experts", 3, 20, 30, true), Make("bias", 1, 1, 8, false, false),
                                         Make("large", 1, 1100, 1000, true), Make("gain", 1, 1, 7, false)};
-  GradientNorm norm(arena_, table);
-  const GradientSet gradients = RandomGradients(table);
-  const double result = norm.Compute(*backend_, *stream_, gradients);
+  const HeldTable held = HeldTable::Whole(table, /*copies=*/true);
+  GradientNorm norm(arena_, held);
+  const Gradient gradients = RandomGradients(held);
+  const double result = *norm.Compute(*backend_, *stream_, gradients, links_);
   ASSERT_EQ(norm.block_sums().size(), 3u + 2u + 1u);
   const auto plain = [](const float* x, int64_t n) {
     long double sum = 0;
     for (int64_t i = 0; i < n; ++i) sum += static_cast<long double>(x[i]) * x[i];
     return static_cast<double>(sum);
   };
-  const float* experts = gradients.of(0).as<float>();
-  const float* large = gradients.of(2).as<float>();
+  const float* experts = gradients.reduced[0].as<float>();
+  const float* large = gradients.reduced[2].as<float>();
   const double expected[] = {plain(experts, 600),
                              plain(experts + 600, 600),
                              plain(experts + 1200, 600),
                              plain(large, 1 << 20),
                              plain(large + (1 << 20), 1100 * 1000 - (1 << 20)),
-                             plain(gradients.of(3).as<float>(), 7)};
+                             plain(gradients.reduced[3].as<float>(), 7)};
   double total = 0, added = 0;
   for (int b = 0; b < 6; ++b) {
     EXPECT_NEAR(norm.block_sums()[b], expected[b], 1e-12 * expected[b]) << b;  // doubles of 10^6 terms
@@ -80,16 +89,18 @@ TEST_F(OptimizerTest, NormHasOneBlockForEachMatrixOfAStackAndEach2To20Elements) 
 TEST_F(OptimizerTest, TheFirstElementThatIsNotFiniteIsNamed) {
   const std::vector<Parameter> table = {Make("experts", 3, 20, 30, true), Make("bias", 1, 1, 8, false, false),
                                         Make("large", 1, 1100, 1000, true)};
-  GradientNorm norm(arena_, table);
-  const GradientSet gradients = RandomGradients(table);
+  const HeldTable held = HeldTable::Whole(table, /*copies=*/true);
+  GradientNorm norm(arena_, held);
+  const Gradient gradients = RandomGradients(held);
+  const View answer = arena_.Allocate(Purpose::kData, "answer", DType::kF64, 1, 2);
   const auto check = [&] {
-    norm.Compute(*backend_, *stream_, gradients);
-    return CheckGradients(*backend_, *stream_, table, gradients, norm.block_sums());
+    CHECK(norm.Compute(*backend_, *stream_, gradients, links_).ok());
+    return CheckGradients(*backend_, *stream_, held, gradients, norm.block_sums(), links_, answer);
   };
   EXPECT_EQ(check(), absl::OkStatus());
-  gradients.of(2).as<float>()[1080 * 1000 + 7] = -std::numeric_limits<float>::infinity();
+  gradients.reduced[2].as<float>()[1080 * 1000 + 7] = -std::numeric_limits<float>::infinity();
   EXPECT_EQ(check().message(), "gradient of large is -inf at row 1080, column 7; no parameter was changed");
-  gradients.of(0).as<float>()[2 * 600 + 3 * 30 + 4] = std::numeric_limits<float>::quiet_NaN();
+  gradients.reduced[0].as<float>()[2 * 600 + 3 * 30 + 4] = std::numeric_limits<float>::quiet_NaN();
   EXPECT_EQ(check().message(),
             "gradient of experts, matrix 2 of the stack is nan at row 3, column 4; no parameter was changed");
   EXPECT_TRUE(IsStopOnPurpose(check()));
@@ -108,10 +119,12 @@ TEST_F(OptimizerTest, UpdatesEveryTrainedParameterAsAdamWSays) {
                                         Make("gain", 1, 1, 7, false)};
   StateFormat format;
   format.ema = true;
-  TrainState state(arena_, table, format);
+  const HeldTable held = HeldTable::Whole(table, /*copies=*/true);
+  TrainState state(arena_, held, format);
   ThreadPool pool(1);
   state.Initialize(*backend_, *stream_, pool, 5, 0.5);
-  const GradientSet gradients = RandomGradients(table);
+  ASSERT_TRUE(state.RefreshCompute(*backend_, *stream_, links_).ok());
+  const Gradient gradients = RandomGradients(held);
   std::vector<std::vector<double>> before;
   for (const ParameterState& p : state.parameters()) {
     before.emplace_back(p.master.as<float>(), p.master.as<float>() + p.master.elements());
@@ -124,12 +137,12 @@ TEST_F(OptimizerTest, UpdatesEveryTrainedParameterAsAdamWSays) {
   settings.learning_rate = 0.01;
   settings.grad_scale = 0.5;
   settings.ema_decay = 0.75;
-  UpdateParameters(*backend_, *stream_, settings, gradients, state);
+  ASSERT_TRUE(UpdateParameters(*backend_, *stream_, settings, gradients, state, links_).ok());
   for (size_t p : {0, 2}) {
     const ParameterState& parameter = state.parameter(p);
     for (int64_t i = 0; i < table[p].elements(); ++i) {
       // At step 1 both corrected moments are the gradient's own: the update is its sign, but for eps.
-      const double g = 0.5 * gradients.of(p).as<float>()[i];
+      const double g = 0.5 * gradients.reduced[p].as<float>()[i];
       const double decay = p == 0 ? 0.1 : 0.0;
       const double expected = before[p][i] - 0.01 * (g / (std::abs(g) + 1e-8) + decay * before[p][i]);
       EXPECT_NEAR(parameter.master.as<float>()[i], expected, 1e-6);

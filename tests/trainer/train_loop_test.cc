@@ -162,7 +162,7 @@ TEST(TrainerTest, LanesFoldByTheDocumentedTree) {
     StepPlan plan = run.trainer->schedule().PlanStep({});
     HostBatch batch;
     FormulaSource source(14, 1);
-    CHECK(PrepareBatch(source, step->batch_shape(), first_sample, plan.sequences, batch).ok());
+    CHECK(PrepareBatch(source, step->batch_shape(), SampleRuns::One(first_sample, plan.sequences), batch).ok());
     // Losses are scaled by the global batch, so a lane alone must be told of the whole one's size.
     StepPlan scaled = plan;
     scaled.tokens = static_cast<int64_t>(plan.tokens * scale);
@@ -174,7 +174,7 @@ TEST(TrainerTest, LanesFoldByTheDocumentedTree) {
       if (!run.trainer->table()[p].trained) continue;
       // Parameters with several uses are added after the tree, which one lane alone cannot show.
       if (run.trainer->table()[p].uses > 1) continue;
-      const View view = step->gradients().of(p);
+      const View view = step->gradients().kept[p];
       values.emplace_back(view.as<float>(), view.as<float>() + view.elements());
     }
     return values;
@@ -209,10 +209,11 @@ TEST(TrainerTest, ANanInAGradientStopsBeforeTheStepAndNamesTheTensor) {
     const StepPlan plan = run.trainer->schedule().PlanStep(position);
     HostBatch batch;
     FormulaSource source(14, 1);
-    ASSERT_TRUE(PrepareBatch(source, step->batch_shape(), plan.first_sample, plan.sequences, batch).ok());
+    ASSERT_TRUE(
+        PrepareBatch(source, step->batch_shape(), SampleRuns::One(plan.first_sample, plan.sequences), batch).ok());
     StepResult result;
     ASSERT_TRUE(step->ComputeGradients(plan, batch, result).ok());
-    const View gradient = step->gradients().of(p);
+    const View gradient = step->gradients().kept[p];
     gradient.as<float>()[gradient.elements() - 1] =
         p % 2 == 0 ? std::numeric_limits<float>::quiet_NaN() : -std::numeric_limits<float>::infinity();
     const absl::Status status = step->Update(plan, result);
@@ -320,7 +321,7 @@ TEST_P(CarriedOver, ContinuesBitForBit) {
         if (x) std::memcpy(y.data, x.data, x.bytes());
       }
     }
-    to.RefreshCompute(*second.backend, second.trainer->stream());
+    ASSERT_TRUE(second.trainer->RefreshCompute().ok());
     to.position = from.position;
     EXPECT_EQ(*second.trainer->Run(), StopReason::kFinished);
     EXPECT_EQ(Sha256OfState(to), Sha256OfState(whole.trainer->state())) << "carried over after step " << steps;

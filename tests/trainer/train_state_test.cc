@@ -33,6 +33,8 @@ class TrainStateTest : public testing::Test {
  protected:
   TrainStateTest() : memory_(*MemoryBlock::Map(64 << 20)), arena_(memory_.data(), memory_.size_bytes()) {}
   std::vector<Parameter> table_ = Table();
+  const HeldTable held_ = HeldTable::Whole(table_, /*copies=*/true);
+  const HeldTable held_f32_ = HeldTable::Whole(table_, /*copies=*/false);
   std::unique_ptr<Backend> backend_ = MakeCpuBackend({});
   std::unique_ptr<Stream> stream_ = backend_->MakeStream();
   MemoryBlock memory_;
@@ -42,9 +44,10 @@ class TrainStateTest : public testing::Test {
 TEST_F(TrainStateTest, InitialisesByNameAndIndexOnAnyNumberOfThreads) {
   for (int threads : {1, 3}) {
     Arena arena(memory_.data(), memory_.size_bytes());
-    TrainState state(arena, table_, {.activation = DType::kBF16, .moments = DType::kBF16, .ema = true});
+    TrainState state(arena, held_, {.activation = DType::kBF16, .moments = DType::kBF16, .ema = true});
     ThreadPool pool(threads);
     state.Initialize(*backend_, *stream_, pool, 42, 0.006);
+    ASSERT_TRUE(state.RefreshCompute(*backend_, *stream_, SingleRank(*backend_)).ok());
     const ParameterState& matrix = state.parameter(0);
     const Rng rng(42, RngPurpose::kInit, InitStream("matrix"));
     double sum = 0, squares = 0;
@@ -68,13 +71,13 @@ TEST_F(TrainStateTest, InitialisesByNameAndIndexOnAnyNumberOfThreads) {
 }
 
 TEST_F(TrainStateTest, AllocatesWhatTheFormatSays) {
-  const TrainState bf16(arena_, table_, {.activation = DType::kBF16, .moments = DType::kBF16, .ema = false});
+  const TrainState bf16(arena_, held_, {.activation = DType::kBF16, .moments = DType::kBF16, .ema = false});
   EXPECT_EQ(bf16.parameter(0).m.dtype, DType::kBF16);
   EXPECT_FALSE(bf16.parameter(0).ema);
   EXPECT_EQ(bf16.parameter(0).weight().values.data, bf16.parameter(0).compute.data);
   EXPECT_EQ(bf16.parameter(1).weight().values.data, bf16.parameter(1).master.data);
   EXPECT_FALSE(bf16.parameter(2).m);
-  const TrainState f32(arena_, table_, {.activation = DType::kF32, .moments = DType::kF32, .ema = true});
+  const TrainState f32(arena_, held_f32_, {.activation = DType::kF32, .moments = DType::kF32, .ema = true});
   EXPECT_FALSE(f32.parameter(0).compute);
   EXPECT_EQ(f32.parameter(0).weight().values.data, f32.parameter(0).master.data);
   EXPECT_EQ(f32.parameter(0).ema.elements(), 1200 * 1000);

@@ -72,7 +72,8 @@ std::vector<StateTensor> TensorsOfRun(const config::RunConfig& config, const std
   format.moments = bf16 ? DType::kBF16 : DType::kF32;
   format.ema = config.train().has_ema();
   Arena arena = Arena::Measuring();
-  return StateTensorsOf(TrainState(arena, table, format));
+  const HeldTable held = HeldTable::Whole(table, /*copies=*/false);
+  return StateTensorsOf(TrainState(arena, held, format));
 }
 
 }  // namespace

@@ -157,7 +157,7 @@ void BlockBackwardWeight(const BlockRun& run, const BlockPending& pending, const
   ArenaScope scope(ctx.scratch);
   const Operand normed = NormedForBackward(run);
   if (run.is_moe) {
-    MoeBackwardWeight(ctx, run.exchange, normed.values, run.saved.moe, pending.moe, pending.d_out, grads.moe);
+    MoeBackwardWeight(ctx, normed.values, run.saved.moe, pending.moe, pending.d_out, grads.moe);
   } else {
     const Operand x = AsCached(ctx, normed, ctx.shape.formats.cached_linear_input);
     MlpBackwardWeight(ctx, x, run.saved.dense, pending.dense, pending.d_out, grads.dense);

@@ -76,6 +76,7 @@ struct BlockRun {
 void BlockForward(const BlockRun& run, BlockPart part, View out);
 // Reads pending.d_out; kAttention writes dx [T, D] act.
 void BlockBackwardInput(const BlockRun& run, BlockPart part, const BlockPending& pending, View dx);
+// Experts left out (expert_sums.h).
 void BlockBackwardWeight(const BlockRun& run, const BlockPending& pending, const BlockWeights& grads);
 OperationCost BlockCost(const ModelShape& shape, const RecomputeOptions& recompute, bool is_moe,
                         const ExpertExchange& exchange);

@@ -21,11 +21,16 @@ StageModel::StageModel(Backend& backend, Stream& stream, Arena& arena, const Mod
   CHECK_LE(placement.first_layer + placement.layer_count, shape.layers);
   CHECK_LE(shape.mtp_depth, kMaxMtpDepth);
   ListBlocks();
-  for (Weights* weights : {&weights_, &gradients_}) {
-    weights->blocks.resize(main_blocks());
-    if (placement_.last) weights->mtp.resize(shape_.mtp_depth);
-  }
+  weights_ = MakeWeights();
+  gradients_ = MakeWeights();
   Bind(table);
+}
+
+StageModel::Weights StageModel::MakeWeights() const {
+  Weights weights;
+  weights.blocks.resize(main_blocks());
+  if (placement_.last) weights.mtp.resize(shape_.mtp_depth);
+  return weights;
 }
 
 void StageModel::ListBlocks() {
@@ -78,10 +83,26 @@ void StageModel::Bind(const std::vector<Parameter>& table) {
   });
   VisitWeights(gradients_, [&](const std::string& name, int use, const WeightPlace& place) {
     const int i = find(name);
-    if (table[i].trained) gradient_bindings_.push_back({i, use, place});
+    if (table[i].domain == MeshDomain::kExpert) {
+      expert_parameters_[name] = i;
+    } else if (table[i].trained) {
+      gradient_bindings_.push_back({i, use, place});
+    }
   });
   for (size_t i = 0; i < table.size(); ++i) {
     if (here[i]) parameters_.push_back(static_cast<int>(i));
+  }
+}
+
+void StageModel::BindExperts(int64_t sums) {
+  expert_gradients_.reserve(sums);  // bindings point into them
+  for (int64_t sum = 0; sum < sums; ++sum) {
+    std::vector<Binding>& bindings = expert_bindings_.emplace_back();
+    VisitWeights(expert_gradients_.emplace_back(MakeWeights()),
+                 [&](const std::string& name, int use, const WeightPlace& place) {
+                   const auto found = expert_parameters_.find(name);
+                   if (found != expert_parameters_.end()) bindings.push_back({found->second, use, place});
+                 });
   }
 }
 
@@ -120,7 +141,7 @@ StageModel::PendingSlot StageModel::AllocatePendingSlot() {
   return pending;
 }
 
-void StageModel::Allocate(int slots, int pending_slots) {
+void StageModel::Allocate(int slots, int pending_slots, const ExpertSums& expert_sums) {
   CHECK(slots_.empty());
   rope_ = MakeRopeTable(backend_, stream_, arena_, shape_);
   const PrecisionFormats& formats = shape_.formats;
@@ -130,9 +151,21 @@ void StageModel::Allocate(int slots, int pending_slots) {
     unseen_counts_ = arena_.Allocate(Purpose::kScratch, "unseen_counts", DType::kI64, 1, shape_.experts);
     backend_.Zero(stream_, unseen_counts_);
   }
-  slots_.reserve(slots);
-  for (int i = 0; i < slots; ++i) slots_.push_back(AllocateSlot());
-  for (int i = 0; i < pending_slots; ++i) pending_.push_back(AllocatePendingSlot());
+  int waiting = 0;
+  if (moe_blocks_ > 0) {
+    gather_ = std::make_unique<ExpertGather>(exchange_, expert_sums.together, expert_sums.lanes_per_sum);
+    BindExperts(gather_->sums());
+    waiting = static_cast<int>(expert_sums.together) - 1;
+    expert_batches_.resize(expert_sums.together);
+    expert_targets_.resize(gather_->sums());
+  }
+  slots_.reserve(slots + waiting);
+  for (int i = 0; i < slots + waiting; ++i) {
+    slots_.push_back(AllocateSlot());
+    (i < slots ? slot_of_ : spare_slots_).push_back(i);
+  }
+  waiting_.reserve(waiting + 1);
+  for (int i = 0; i < pending_slots + waiting; ++i) pending_.push_back(AllocatePendingSlot());
 }
 
 void StageModel::SetWeights(const std::vector<MutableOperand>& weights) {
@@ -146,6 +179,16 @@ void StageModel::SetGradients(const std::vector<std::vector<View>>& gradients) {
   for (const Binding& binding : gradient_bindings_) {
     binding.place.Bind(gradients[binding.parameter][binding.use]);
   }
+  if (expert_bindings_.empty()) return;
+  for (const Binding& binding : expert_bindings_[0]) {
+    if (const View& view = gradients[binding.parameter][binding.use]) binding.place.Bind(view);
+  }
+}
+
+void StageModel::SetExpertGradients(int64_t sum, const std::vector<std::vector<View>>& gradients) {
+  for (const Binding& binding : expert_bindings_[sum]) {
+    binding.place.Bind(gradients[binding.parameter][binding.use]);
+  }
 }
 
 void StageModel::SetStep(const LossScales& scales, const StepAccumulators& accumulators) {
@@ -154,11 +197,11 @@ void StageModel::SetStep(const LossScales& scales, const StepAccumulators& accum
 }
 
 StageModel::Action StageModel::MakeAction(const MicroBatchTokens& tokens, int slot, bool training) {
-  CHECK_LT(slot, static_cast<int>(slots_.size()));
+  CHECK_LT(slot, static_cast<int>(slot_of_.size()));
   return {
       {backend_, stream_, arena_, shape_, recompute_, rope_, softmax_scale_, tokens.positions, tokens.first_visible},
       tokens,
-      slots_[slot],
+      slots_[slot_of_[slot]],
       training,
       {}};
 }

@@ -2,29 +2,25 @@
 // MTP modules in the last. One rank has one stage that is both.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "parallel/expert_exchange.h"
 #include "parallel/stage.h"
 #include "trainer/model/block.h"
 #include "trainer/model/context.h"
 #include "trainer/model/embedding.h"
+#include "trainer/model/expert_sums.h"
 #include "trainer/model/head.h"
 #include "trainer/model/mtp.h"
 #include "trainer/params.h"
 
 namespace shoestring {
 
-// Which part of the model a stage holds.
-struct StagePlacement {
-  int64_t first_layer = 0;
-  int64_t layer_count = 0;
-  bool first = true;  // holds the embedding
-  bool last = true;   // holds the MTP modules, the final norm and the head
-
-  static StagePlacement Whole(const ModelShape& shape) { return {0, shape.layers, true, true}; }
-};
+// The whole model as one stage.
+inline StagePlacement WholeModel(const ModelShape& shape) { return {0, shape.layers, true, true}; }
 
 // Factors that make a step's gradient a mean over the global batch; known before the step from the config.
 struct LossScales {
@@ -39,12 +35,19 @@ struct StepAccumulators {
   // this stage are not touched.
   std::vector<View> expert_counts;
   // [micro-batches, LossColumns(shape)] f64; a micro-batch assigns row lane * waves_per_lane + wave: column 0 the sum
-  // over tokens of the main cross-entropy, columns 1..D that of MTP module k (both not scaled; last stage only), the
-  // last column the sum of this stage's balance losses (scaled by LossScales::balance; 0 without).
+  // over tokens of the main cross-entropy, columns 1..D that of MTP module k (both not scaled; last stage only), then
+  // for each layer with experts, in the order of `expert_counts`, its balance losses (scaled by LossScales::balance).
+  // Columns of other stages, and without balance loss those of layers, are not touched.
   View losses;
   int64_t waves_per_lane = 0;
 };
-inline int64_t LossColumns(const ModelShape& shape) { return shape.mtp_depth + 2; }
+inline int64_t LossColumns(const ModelShape& shape) { return 1 + shape.mtp_depth + shape.expert_layers(); }
+
+// How the gradients of the experts' weights are summed over lanes (docs/numerics.md, "Order of sums", rule 2).
+struct ExpertSums {
+  int64_t together = 1;       // micro-batches of this rank, one of each lane of a block, that a sum waits for
+  int64_t lanes_per_sum = 1;  // G: lanes whose rows one grouped product takes; divides together * exchange lanes
+};
 
 // Construct, Allocate, SetWeights; then for each step SetStep, and SetGradients before the weight gradients of a lane.
 // Nothing is allocated on the heap by Forward and the backwards. Runs unchanged on ShapeBackend with a measuring arena.
@@ -59,16 +62,20 @@ class StageModel : public Stage {
   StageModel& operator=(const StageModel&) = delete;
 
   // Tables, workspaces, `slots` live micro-batches, and room for the pending weight gradients of `pending_slots` of
-  // them (1 when each input gradient is followed by its weight gradient). Once, before anything runs.
-  void Allocate(int slots, int pending_slots);
+  // them (1 when each input gradient is followed by its weight gradient); and what sums of expert gradients wait for.
+  // Once, before anything runs.
+  void Allocate(int slots, int pending_slots, const ExpertSums& expert_sums = {});
 
   // One operand a parameter, in table order and shape [stack * rows, cols]: act copies, f32 masters where the table
   // says compute_copy = false (gains, routing biases), and what AllocateWeight makes where the table says `linear` and
   // the shape's weight format is quantised. Those of parameters that are not in this stage may be empty.
   void SetWeights(const std::vector<MutableOperand>& weights);
-  // [parameter of the table][use], f32, shapes as weights: the accumulators of one lane (GradientSet::views). Those of
-  // other stages, and all of routing biases, may be absent. Swapped before the weight gradients of another lane.
+  // [parameter of the table][use], f32, shapes as weights: the accumulators of one lane. Those of other stages, and all
+  // of routing biases, may be absent. Swapped before the weight gradients of another lane. Those of experts are of the
+  // first sum; if they are absent, they stay as SetExpertGradients has them.
   void SetGradients(const std::vector<std::vector<View>>& gradients);
+  // The same of the experts alone, for the `sum`-th sum that a block of lanes feeds.
+  void SetExpertGradients(int64_t sum, const std::vector<std::vector<View>>& gradients);
   // For all micro-batches of a step.
   void SetStep(const LossScales& scales, const StepAccumulators& accumulators);
 
@@ -77,12 +84,14 @@ class StageModel : public Stage {
                      View d_input) override;
   void BackwardWeight(MicroBatchId id, const MicroBatchTokens& tokens, int slot) override;
 
-  // Forward only, of a stage that is the whole model; leaves gradients, counts and losses alone, overwrites the slot.
-  // loss [1, T] f32: the main model's cross-entropy of each token.
-  void EvaluateLoss(const MicroBatchTokens& tokens, int slot, View loss);
-  // logits [1, V] f32 of one token of the micro-batch; for generation.
+  // Forward only; leaves gradients, counts and losses alone, overwrites the slot. `input` and `output` as in Forward.
+  // loss [1, T] f32, of the last stage: the main model's cross-entropy of each token.
+  void Evaluate(const MicroBatchTokens& tokens, int slot, ConstView input, View output, View loss);
+  // logits [1, V] f32 of one token of the micro-batch, of a stage that is the whole model; for generation.
   void Logits(const MicroBatchTokens& tokens, int slot, int64_t row, View logits);
 
+  // Sums of expert gradients that a block of lanes feeds; 0 without experts in this stage.
+  int64_t expert_sums() const { return static_cast<int64_t>(expert_gradients_.size()); }
   const ModelShape& shape() const { return shape_; }
   const StagePlacement& placement() const { return placement_; }
   // Parameters of this stage, as indices into the table, each once.
@@ -144,11 +153,13 @@ class StageModel : public Stage {
   struct Binding {
     int64_t parameter;
     int use;
-    WeightPlace place;  // in weights_ or gradients_
+    WeightPlace place;  // in weights_, gradients_ or expert_gradients_
   };
 
   void ListBlocks();
+  Weights MakeWeights() const;
   void Bind(const std::vector<Parameter>& table);
+  void BindExperts(int64_t sums);
   void VisitWeights(Weights& weights, WeightVisitor visit) const;
   Slot AllocateSlot();
   PendingSlot AllocatePendingSlot();
@@ -172,7 +183,8 @@ class StageModel : public Stage {
   void ForwardHeads(const Action& action, View token_loss, View losses);
   void BackwardHeads(const Action& action, const PendingSlot& pending, View d_hidden);
   void BackwardBlock(const Action& action, const PendingSlot& pending, int64_t block, View dx);
-  void EvaluateMain(const Action& action);
+  // Experts' gradients of the micro-batches that wait, the last one included; gives their places back.
+  void SumExperts(const Action& action);
 
   Backend& backend_;
   Stream& stream_;
@@ -186,9 +198,12 @@ class StageModel : public Stage {
   std::vector<BlockInfo> blocks_;
   int moe_blocks_ = 0;
   Weights weights_;
-  Weights gradients_;
+  Weights gradients_;                      // of one lane, experts left out
+  std::vector<Weights> expert_gradients_;  // of each sum, experts only
   std::vector<Binding> weight_bindings_;
   std::vector<Binding> gradient_bindings_;
+  std::vector<std::vector<Binding>> expert_bindings_;        // of each sum
+  absl::flat_hash_map<std::string, int> expert_parameters_;  // of the table, by name
   std::vector<int> parameters_;
 
   RopeTable rope_;
@@ -197,6 +212,13 @@ class StageModel : public Stage {
   View unseen_counts_;  // [1, E] i64: where evaluation counts
   std::vector<Slot> slots_;
   std::vector<PendingSlot> pending_;
+  // A micro-batch that a sum of expert gradients waits for keeps its slot; whoever names the slot next gets another.
+  std::vector<int> slot_of_;      // of slots_, by the number that actions name
+  std::vector<int> spare_slots_;  // of slots_
+  std::vector<int> waiting_;      // of slots_, in the order of lanes
+  std::unique_ptr<ExpertGather> gather_;
+  std::vector<ExpertBatch> expert_batches_;  // room for SumExperts
+  std::vector<const MlpWeights*> expert_targets_;
   LossScales scales_;
   StepAccumulators accumulators_;
 };

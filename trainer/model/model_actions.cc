@@ -44,7 +44,6 @@ void StageModel::Forward(MicroBatchId id, const MicroBatchTokens& tokens, int sl
   Action action = MakeAction(tokens, slot, /*training=*/true);
   CHECK_EQ(action.slot.pending, -1);
   const View losses = accumulators_.losses.Rows(id.lane * accumulators_.waves_per_lane + id.wave, 1);
-  backend_.Zero(stream_, losses);
   const bool balances = scales_.balance != 0 && moe_blocks_ > 0;
   if (balances) {
     action.balance_loss = action.ctx.Scratch("balance_loss", DType::kF32, 1, moe_blocks_ * shape_.sequences);
@@ -53,7 +52,12 @@ void StageModel::Forward(MicroBatchId id, const MicroBatchTokens& tokens, int sl
   if (placement_.last) {
     ForwardHeads(action, action.ctx.Scratch("token_loss", DType::kF32, 1, shape_.tokens()), losses);
   }
-  if (balances) backend_.SumRows(stream_, action.balance_loss, losses.Columns(shape_.mtp_depth + 1, 1));
+  if (!balances) return;
+  for (const BlockInfo& info : blocks_) {
+    if (!info.is_moe) continue;
+    backend_.SumRows(stream_, action.balance_loss.Columns(info.moe_index * shape_.sequences, shape_.sequences),
+                     losses.Columns(1 + shape_.mtp_depth + info.bias_index, 1));
+  }
 }
 
 // From the last module to the main head: what a module gives back to the hidden state it joined is there before that
@@ -110,27 +114,51 @@ void StageModel::BackwardWeight(MicroBatchId, const MicroBatchTokens& tokens, in
       HeadBackwardWeight(action.ctx, weights_.mtp[k].head, saved.head, pending.mtp[k].head, gradients_.mtp[k].head);
     }
   }
-  pending.taken = false;
-  action.slot.pending = -1;
+  waiting_.push_back(slot_of_[slot]);
+  if (waiting_.size() < expert_batches_.size()) {
+    slot_of_[slot] = spare_slots_.back();
+    spare_slots_.pop_back();
+    return;
+  }
+  SumExperts(action);
+  waiting_.pop_back();  // the last one keeps its number
+  spare_slots_.insert(spare_slots_.end(), waiting_.begin(), waiting_.end());
+  waiting_.clear();
 }
 
-void StageModel::EvaluateMain(const Action& action) {
-  CHECK(placement_.first && placement_.last);
-  CHECK_EQ(action.slot.pending, -1);
-  ForwardMain(action, {}, {});
+void StageModel::SumExperts(const Action& action) {
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    if (!blocks_[i].is_moe) continue;
+    for (size_t b = 0; b < waiting_.size(); ++b) {
+      const Slot& slot = slots_[waiting_[b]];
+      expert_batches_[b] = {&SavedOf(slot, i).moe, &PendingOf(pending_[slot.pending], i).moe};
+    }
+    for (size_t sum = 0; sum < expert_targets_.size(); ++sum) {
+      expert_targets_[sum] = &WeightsOf(expert_gradients_[sum], i).moe.experts;
+    }
+    gather_->BackwardWeight(action.ctx, expert_batches_, expert_targets_);
+  }
+  for (int waiting : waiting_) {
+    Slot& slot = slots_[waiting];
+    pending_[slot.pending].taken = false;
+    slot.pending = -1;
+  }
 }
 
-void StageModel::EvaluateLoss(const MicroBatchTokens& tokens, int slot, View loss) {
+void StageModel::Evaluate(const MicroBatchTokens& tokens, int slot, ConstView input, View output, View loss) {
   ArenaScope scope(arena_);
   const Action action = MakeAction(tokens, slot, /*training=*/false);
-  EvaluateMain(action);
-  HeadLoss(action.ctx, weights_.head, tokens.targets[0], action.slot.head, loss);
+  CHECK_EQ(action.slot.pending, -1);
+  ForwardMain(action, input, output);
+  if (placement_.last) HeadLoss(action.ctx, weights_.head, tokens.targets[0], action.slot.head, loss);
 }
 
 void StageModel::Logits(const MicroBatchTokens& tokens, int slot, int64_t row, View logits) {
+  CHECK(placement_.first && placement_.last);
   ArenaScope scope(arena_);
   const Action action = MakeAction(tokens, slot, /*training=*/false);
-  EvaluateMain(action);
+  CHECK_EQ(action.slot.pending, -1);
+  ForwardMain(action, {}, {});
   HeadLogits(action.ctx, weights_.head, row, action.slot.head, logits);
 }
 

@@ -131,16 +131,14 @@ void MoeBackwardDispatch(const LayerContext& ctx, const ExpertExchange& exchange
   exchange.AwaitDispatchBackward(ctx.backend, ctx.stream, *saved.plan, workspace.base, dx);
 }
 
-void MoeBackwardWeight(const LayerContext& ctx, const ExpertExchange& exchange, ConstView x, const MoeSaved& saved,
-                       const MoePending& pending, ConstView d_out, const MoeWeights& grads) {
+void MoeBackwardWeight(const LayerContext& ctx, ConstView x, const MoeSaved& saved, const MoePending& pending,
+                       ConstView d_out, const MoeWeights& grads) {
   ArenaScope scope(ctx.scratch);
   RouterBackwardWeight(ctx, x, pending.router, grads.router);
   if (ctx.shape.shared_ffn > 0) {
     const Operand cached = AsCached(ctx, x, ctx.shape.formats.cached_linear_input);
     MlpBackwardWeight(ctx, cached, saved.shared, pending.shared, d_out, grads.shared);
   }
-  MlpBackwardWeight(ctx, saved.rows, saved.experts, pending.experts, pending.d_results, grads.experts,
-                    ExpertRows(exchange, saved, nullptr));
 }
 
 OperationCost MoeCost(const ModelShape& s, const RecomputeOptions& recompute, const ExpertExchange& exchange) {

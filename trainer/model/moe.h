@@ -74,9 +74,10 @@ void MoeBackwardDispatch(const LayerContext& ctx, const ExpertExchange& exchange
                          double balance_scale, const MoeSaved& saved, const MoePending& pending,
                          const MoeWorkspace& workspace, View dx);
 
-// Adds to the gradients. x: as in forward; d_out: as in MoeBackwardCombine.
-void MoeBackwardWeight(const LayerContext& ctx, const ExpertExchange& exchange, ConstView x, const MoeSaved& saved,
-                       const MoePending& pending, ConstView d_out, const MoeWeights& grads);
+// Adds to the gradients of router and shared experts; those of the experts are expert_sums.h's. x: as in forward;
+// d_out: as in MoeBackwardCombine.
+void MoeBackwardWeight(const LayerContext& ctx, ConstView x, const MoeSaved& saved, const MoePending& pending,
+                       ConstView d_out, const MoeWeights& grads);
 OperationCost MoeCost(const ModelShape& shape, const RecomputeOptions& recompute, const ExpertExchange& exchange);
 
 }  // namespace shoestring

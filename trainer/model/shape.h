@@ -61,6 +61,8 @@ struct ModelShape {
   int64_t q_a_width() const { return q_rank > 0 ? q_rank : query_width(); }  // first columns of qkv_a
   int64_t qkv_a_width() const { return q_a_width() + kv_rank + rope; }       // A
   bool is_moe(int64_t layer) const { return experts > 0 && layer >= dense_layers; }
+  // Layers with experts, MTP modules included, which have them if the last layer has.
+  int64_t expert_layers() const { return is_moe(layers - 1) ? layers - dense_layers + mtp_depth : 0; }
   AttentionShape attention() const { return {tokens(), sequence_length, heads, nope, rope, value}; }
 };
 

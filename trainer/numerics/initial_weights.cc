@@ -15,12 +15,13 @@ absl::Status WriteInitialWeights(const config::RunConfig& config, int threads,
                                  const std::vector<StateTensor>& tensors) {
   const std::vector<Parameter> table = BuildParameterTable(config.model());
   CHECK_EQ(table.size(), tensors.size());
+  const HeldTable held = HeldTable::Whole(table, /*copies=*/false);
   const StateFormat format{.activation = DType::kF32, .moments = DType::kBF16, .ema = false, .linear = {}};
   Arena measuring = Arena::Measuring();
-  TrainState(measuring, table, format);
+  TrainState(measuring, held, format);
   ASSIGN_OR_RETURN(const MemoryBlock block, MemoryBlock::Map(measuring.high_water_bytes()));
   Arena arena(block.data(), block.size_bytes());
-  TrainState state(arena, table, format);
+  TrainState state(arena, held, format);
   const std::unique_ptr<Backend> backend = MakeCpuBackend({.threads = threads});
   const std::unique_ptr<Stream> stream = backend->MakeStream();
   ThreadPool pool(threads);

@@ -151,7 +151,7 @@ absl::StatusOr<ProbeResult> RunProbe(const ProbeRequest& request, const HostBatc
   ProbeResult result;
   result.sequences = batch.sequences;
   result.sequence_length = request.plan.sequence_length;
-  result.first_sample = batch.first_sample;
+  result.first_sample = batch.runs.runs[0].first;
   result.own_routing = request.own_routing;
   result.main_layers = request.config.model().layers();
   result.mtp_modules = request.config.model().mtp_depth();

@@ -28,8 +28,8 @@ ProbeModel::ProbeModel(Backend& backend, Arena& arena, const ModelShape& shape, 
       stream_(backend.MakeStream()),
       exchange_(MakeLocalExchange(MakeExchangeShape(shape))),
       batch_(arena, inputs.batch_shape, shape.sequences),
-      model_(backend, *stream_, arena, shape_, inputs.table, StagePlacement::Whole(shape), kRecompute, *exchange_),
-      sum_(backend, *stream_, arena, inputs.table, /*lanes=*/1) {
+      model_(backend, *stream_, arena, shape_, inputs.table, WholeModel(shape), kRecompute, *exchange_),
+      gradients_(AllocateGradientSet(arena, inputs.table)) {
   for (size_t i = 0; i < inputs.table.size(); ++i) {
     weights_.push_back(AllocateWeight(arena, i));
     if (inputs.table[i].trained) continue;
@@ -74,11 +74,12 @@ void ProbeModel::Run(const HostBatch& batch, ProbeBackend* probe) {
   batch_.Upload(backend_, *stream_, batch);
   const MicroBatchTokens tokens = batch_.MicroBatch(0);
   for (const View& counts : accumulators_.expert_counts) backend_.Zero(*stream_, counts);
-  const GradientSet& gradients = sum_.BeginLane();
-  for (size_t i = 0; probe != nullptr && i < gradients.views.size(); ++i) {
-    for (const View& use : gradients.views[i]) probe->NameGradient(inputs_.table[i], use);
+  backend_.Zero(*stream_, accumulators_.losses);
+  backend_.Zero(*stream_, gradients_.whole);
+  for (size_t i = 0; probe != nullptr && i < gradients_.views.size(); ++i) {
+    for (const View& use : gradients_.views[i]) probe->NameGradient(inputs_.table[i], use);
   }
-  model_.SetGradients(gradients.views);
+  model_.SetGradients(gradients_.views);
   model_.SetStep(ScalesOf(inputs_.plan, shape_), accumulators_);
   begin(ProbePhase::kForward);
   model_.Forward(id, tokens, /*slot=*/0, {}, {});
@@ -86,8 +87,7 @@ void ProbeModel::Run(const HostBatch& batch, ProbeBackend* probe) {
   model_.BackwardInput(id, tokens, /*slot=*/0, {}, {});
   begin(ProbePhase::kWeightGradient);
   model_.BackwardWeight(id, tokens, /*slot=*/0);
-  sum_.EndLane();
-  gradients_ = &sum_.Finish();
+  AddUses(backend_, *stream_, gradients_);
   backend_.CopyToHost(*stream_, accumulators_.losses, host_losses_.data());
   backend_.Synchronize(*stream_);
 }
@@ -99,12 +99,12 @@ ProbeLosses ProbeModel::losses() const {
   for (int64_t k = 1; k <= shape_.mtp_depth; ++k) {
     losses.mtp += host_losses_[k] / tokens / static_cast<double>(shape_.mtp_depth);
   }
-  losses.balance = host_losses_.back();
+  for (int64_t c = 1 + shape_.mtp_depth; c < LossColumns(shape_); ++c) losses.balance += host_losses_[c];
   return losses;
 }
 
 ConstView ProbeModel::gradient(size_t parameter) const {
-  return inputs_.table[parameter].trained ? ConstView(gradients_->of(parameter)) : ConstView();
+  return inputs_.table[parameter].trained ? ConstView(gradients_.of(parameter)) : ConstView();
 }
 
 }  // namespace shoestring

@@ -57,11 +57,10 @@ class ProbeModel {
   const std::unique_ptr<ExpertExchange> exchange_;
   DeviceBatch batch_;
   StageModel model_;
-  GradientSum sum_;
+  GradientSet gradients_;
   std::vector<View> copies_;             // in act; empty where layers read the master
   std::vector<MutableOperand> weights_;  // what layers read
   StepAccumulators accumulators_;
-  const GradientSet* gradients_ = nullptr;
   std::vector<double> host_losses_;
 };
 

@@ -144,7 +144,7 @@ void RunObserver::AddRates(const StepResult& result, StepMetrics& row) {
   if (seconds <= 0) return;
   row.tokens_per_sec = static_cast<double>(result.plan.tokens) / seconds;
   row.tokens_per_sec_per_rank = *row.tokens_per_sec / facts_.ranks;
-  row.tflops_per_rank = flops / seconds * 1e-12 / facts_.ranks;
+  row.tflops_per_rank = flops / seconds * 1e-12;  // the counters are this rank's own
   const double gflops = 1e3 * *row.tflops_per_rank;
   ImprovePeak(gflops);
   if (peak_gflops_ <= 0) return;

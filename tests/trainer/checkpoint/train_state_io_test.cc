@@ -39,7 +39,8 @@ TEST(TrainStateIoTest, EverythingOfTheStateComesBack) {
   constexpr int64_t kBytes = int64_t{16} << 20;
   const std::unique_ptr<void, void (*)(void*)> memory(std::aligned_alloc(64, kBytes), std::free);
   Arena arena(static_cast<std::byte*>(memory.get()), kBytes);
-  TrainState state(arena, table, {.activation = DType::kBF16, .moments = DType::kBF16, .ema = true});
+  const HeldTable held = HeldTable::Whole(table, /*copies=*/true);
+  TrainState state(arena, held, {.activation = DType::kBF16, .moments = DType::kBF16, .ema = true});
   state.position = {.step = 3, .tokens = 99, .phase = 1, .phase_step = 2, .phase_tokens = 66, .phase_sequences = 6};
   const std::vector<StateTensor> tensors = StateTensorsOf(state);
   std::set<std::string> names;

@@ -51,15 +51,15 @@ INSTANTIATE_TEST_SUITE_P(Kinds, HfImportTest,
 class LoadedState {
  public:
   LoadedState(const config::RunConfig& run, const OpenedCheckpoint& checkpoint)
-      : table_(BuildParameterTable(run.model())) {
+      : held_(HeldTable::Whole(BuildParameterTable(run.model()), /*copies=*/true)) {
     StateFormat format;
     format.moments = run.precision().moments() == config::PrecisionConfig::MOMENTS_BF16 ? DType::kBF16 : DType::kF32;
     format.ema = run.train().has_ema();
     Arena measuring = Arena::Measuring();
-    TrainState(measuring, table_, format);
+    TrainState(measuring, held_, format);
     memory_.emplace(*MemoryBlock::Map(measuring.high_water_bytes()));
     Arena arena(memory_->data(), memory_->size_bytes());
-    state_.emplace(arena, table_, format);
+    state_.emplace(arena, held_, format);
     status = ReadState(Fs(), checkpoint, StateTensorsOf(*state_), Coverage::kWholeState);
   }
   const TrainState& state() const { return *state_; }
@@ -67,7 +67,7 @@ class LoadedState {
   absl::Status status;
 
  private:
-  const std::vector<Parameter> table_;
+  const HeldTable held_;
   std::optional<MemoryBlock> memory_;
   std::optional<TrainState> state_;
 };

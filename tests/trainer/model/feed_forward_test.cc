@@ -2,6 +2,7 @@
 #include "parallel/local_exchange.h"
 #include "tests/trainer/model/harness.h"
 #include "trainer/model/block.h"
+#include "trainer/model/expert_sums.h"
 
 namespace shoestring {
 namespace {
@@ -96,7 +97,10 @@ TEST_P(MoeTest, AgreesWithTheDefinition) {
   MoeBackwardCombine(ctx, *exchange, weights, saved, pending, d_out, backward);
   MoeBackwardExperts(ctx, *exchange, weights, saved, pending, backward);
   MoeBackwardDispatch(ctx, *exchange, weights, kBalanceScale, saved, pending, backward, dx);
-  MoeBackwardWeight(ctx, *exchange, x_view, saved, pending, d_out, grads);
+  MoeBackwardWeight(ctx, x_view, saved, pending, d_out, grads);
+  const ExpertBatch batch{&saved, &pending};
+  const MlpWeights* const experts = &grads.experts;
+  ExpertGather(*exchange, 1, 1).BackwardWeight(ctx, {&batch, 1}, {&experts, 1});
 
   const model_reference::Routing routing = bench.reference.Choose(kMoe, x);
   std::vector<int64_t> expected_counts(s.experts);
@@ -159,6 +163,11 @@ TEST_P(BlockTest, AgreesWithTheDefinition) {
   for (const BlockPart part : kForwardParts) BlockForward(run, part, out);
   for (const BlockPart part : kBackwardParts) BlockBackwardInput(run, part, pending, dx);
   BlockBackwardWeight(run, pending, grads);
+  if (is_moe) {
+    const ExpertBatch batch{&saved.moe, &pending.moe};
+    const MlpWeights* const experts = &grads.moe.experts;
+    ExpertGather(*exchange, 1, 1).BackwardWeight(ctx, {&batch, 1}, {&experts, 1});
+  }
 
   std::map<std::string, model_reference::Routing> routings;  // filled by the first call, then fixed
   const auto forward = [&](double* sum) { return bench.reference.Block(prefix, is_moe, x, {}, routings, sum); };

@@ -65,7 +65,7 @@ class ModelBench {
       }
       if (!p.trained) accumulators.expert_counts.push_back(Zeros(DType::kI64, 1, shape.experts));
     }
-    accumulators.losses = Allocate(DType::kF64, 4, LossColumns(shape));
+    accumulators.losses = Zeros(DType::kF64, 4, LossColumns(shape));
     accumulators.waves_per_lane = 2;
     for (int wave = 0; wave < 2; ++wave) {
       host_tokens.push_back(BenchTokens(shape, wave, options.documents));

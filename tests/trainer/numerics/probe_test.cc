@@ -50,7 +50,7 @@ HostBatch Batch(const ProbeRequest& request) {
   const BatchShape shape = ProbeBatchShape(request.config, request.plan);
   FormulaSource source(shape.row_tokens(), 3);
   HostBatch batch;
-  CHECK(PrepareBatch(source, shape, 0, request.plan.micro_batch, batch).ok());
+  CHECK(PrepareBatch(source, shape, SampleRuns::One(0, request.plan.micro_batch), batch).ok());
   return batch;
 }
 

@@ -1,0 +1,75 @@
+// Any layout gives the bits of one rank: weights, moments, averages and biases after three steps, losses and
+// validation.
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/trainer/layout_bench.h"
+
+namespace shoestring {
+namespace {
+
+struct LayoutCase {
+  std::string name;
+  std::string layout;
+  std::string mode = "FP32";
+  std::string train = "lanes: 4 expert_lanes: 1";
+  std::string recompute = "";
+};
+
+config::RunConfig ConfigOf(const LayoutCase& c, const std::string& layout) {
+  return TinyConfig(
+      c.mode, absl::StrCat(R"(
+    train { )",
+                           c.train, R"( phase { sequence_length: 12 steps: 12 micro_batch: 1 batch { sequences: 16 }
+            learning_rate { constant: 0.003 } } }
+    model { layers: 5 }
+    layout { )",
+                           layout, " } ", c.recompute));
+}
+
+class LayoutsTest : public testing::TestWithParam<LayoutCase> {};
+
+TEST_P(LayoutsTest, GiveTheBitsOfOneRank) {
+  const absl::StatusOr<LayoutResult> one = TrainOnThreads(ConfigOf(GetParam(), ""), 3);
+  ASSERT_TRUE(one.ok()) << one.status();
+  const absl::StatusOr<LayoutResult> many = TrainOnThreads(ConfigOf(GetParam(), GetParam().layout), 3);
+  ASSERT_TRUE(many.ok()) << many.status();
+  EXPECT_EQ(many->losses, one->losses);
+  EXPECT_EQ(many->grad_norm, one->grad_norm);
+  EXPECT_EQ(many->validation, one->validation);
+  EXPECT_EQ(many->tensors, one->tensors);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Spread, LayoutsTest,
+    testing::Values(
+        LayoutCase{"Data2", "data_ranks: 2"},                                      //
+        LayoutCase{"Data4Zero1", "data_ranks: 4 zero1: true", "BF16"},             //
+        LayoutCase{"Data3", "data_ranks: 3", "BF16", "lanes: 6 expert_lanes: 1"},  //
+        LayoutCase{"Data2Expert2", "data_ranks: 2 expert_ranks: 2"},
+        LayoutCase{"Data2Expert2Zero1Bf16", "data_ranks: 2 expert_ranks: 2 zero1: true", "BF16"},
+        LayoutCase{"Data4Expert4TogetherFp8", "data_ranks: 4 expert_ranks: 4", "FP8", "lanes: 4 expert_lanes: 4"},
+        LayoutCase{"Data4Expert2Together2", "data_ranks: 4 expert_ranks: 2 zero1: true", "FP8",
+                   "lanes: 8 expert_lanes: 2"},
+        LayoutCase{"Data2Expert2Together4", "data_ranks: 2 expert_ranks: 2", "BF16", "lanes: 8 expert_lanes: 4"},
+        LayoutCase{"Data4Expert4TwoHop", "data_ranks: 4 expert_ranks: 4 ranks_per_node: 2 exchange { path: TWO_HOP }",
+                   "BF16"},
+        LayoutCase{"Pipeline2Data2Expert2DualPipe",
+                   "pipeline_ranks: 2 stages: 2 dualpipe {} data_ranks: 2 expert_ranks: 2 zero1: true", "FP8",
+                   "lanes: 4 expert_lanes: 2"},
+        LayoutCase{"Pipeline2Data4Expert4Recompute",
+                   "pipeline_ranks: 2 stages: 2 zb_h1 {} data_ranks: 4 expert_ranks: 4", "BF16",
+                   "lanes: 4 expert_lanes: 1", "recompute { norms: true mla_up: true swiglu: true }"},
+        LayoutCase{"Data2TogetherFp8", "data_ranks: 2", "FP8", "lanes: 4 expert_lanes: 2"},
+        LayoutCase{"Pipeline2", "pipeline_ranks: 2 stages: 2"},
+        LayoutCase{"Pipeline2Data2Zero1", "pipeline_ranks: 2 stages: 2 data_ranks: 2 zero1: true", "FP8"},
+        LayoutCase{"DualPipe2", "pipeline_ranks: 2 stages: 2 dualpipe {}"},
+        LayoutCase{"DualPipe4Data2Zero1", "pipeline_ranks: 4 stages: 4 dualpipe {} data_ranks: 2 zero1: true", "BF16"},
+        LayoutCase{"DualPipeV2Data2", "pipeline_ranks: 2 stages: 4 dualpipe_v {} data_ranks: 2 zero1: true"},
+        LayoutCase{"ZbV2", "pipeline_ranks: 2 stages: 4 zb_v {}"},
+        LayoutCase{"ZbH14", "pipeline_ranks: 4 stages: 4 zb_h1 {}", "BF16"},
+        LayoutCase{"Gpipe2", "pipeline_ranks: 2 stages: 2 gpipe {} layers_per_stage: 1 layers_per_stage: 4"},
+        LayoutCase{"Interleaved2", "pipeline_ranks: 2 stages: 4 interleaved { chunks: 2 }", "BF16"}),
+    [](const auto& info) { return info.param.name; });
+
+}  // namespace
+}  // namespace shoestring

@@ -1,0 +1,72 @@
+// Threads, and the links between them.
+#include "trainer/thread_ranks.h"
+
+#include <map>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/cord.h"
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "parallel/thread_communicator.h"
+
+namespace shoestring {
+namespace {
+
+// Communicators of groups that some members have asked for already.
+class GroupBook {
+ public:
+  explicit GroupBook(ThreadWorld& world) : world_(world) {}
+  std::unique_ptr<Communicator> Take(const RankGroup& group, Rank rank) {
+    auto [it, fresh] = groups_.try_emplace(group.name);
+    if (fresh) it->second = world_.MakeGroup(group);
+    return std::move(it->second[group.IndexOf(rank)]);
+  }
+
+ private:
+  ThreadWorld& world_;
+  std::map<std::string, std::vector<std::unique_ptr<Communicator>>> groups_;
+};
+
+// Keeps what else the status carries: that the run was stopped on purpose.
+absl::Status OfRank(const absl::Status& status, int rank) {
+  absl::Status named = WithContext(status, absl::StrCat("rank ", rank));
+  status.ForEachPayload([&](absl::string_view name, const absl::Cord& value) { named.SetPayload(name, value); });
+  return named;
+}
+
+}  // namespace
+
+absl::Status RunThreadRanks(const Mesh& mesh, absl::FunctionRef<absl::Status(RankLinks)> body) {
+  ThreadWorld world(mesh.world_size());
+  std::vector<RankLinks> links;
+  {
+    GroupBook book(world);
+    for (int r = 0; r < mesh.world_size(); ++r) {
+      links.push_back(MakeLinks(mesh, Rank(r), [&](const RankGroup& group) { return book.Take(group, Rank(r)); }));
+    }
+  }
+  std::mutex mutex;
+  std::vector<absl::Status> failures;  // in the order of their times
+  std::vector<std::thread> threads;
+  for (int r = 0; r < mesh.world_size(); ++r) {
+    threads.emplace_back([&, r] {
+      const absl::Status status = body(std::move(links[r]));
+      if (status.ok()) return;
+      const std::lock_guard<std::mutex> lock(mutex);
+      failures.push_back(OfRank(status, r));
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  if (failures.empty()) return absl::OkStatus();
+  // Whose links went takes others along, which may be quicker to say so.
+  for (const absl::Status& status : failures) {
+    if (!absl::IsUnavailable(status)) return status;
+  }
+  return failures[0];
+}
+
+}  // namespace shoestring
