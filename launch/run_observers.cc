@@ -12,6 +12,7 @@
 #include "base/status_macros.h"
 #include "trainer/checkpoint/directory.h"
 #include "trainer/checkpoint/save.h"
+#include "trainer/checkpoint/shared_state.h"
 #include "trainer/checkpoint/train_state_io.h"
 
 namespace shoestring {
@@ -19,20 +20,39 @@ namespace {
 
 constexpr double kMib = 1 << 20;
 
+// One rank's state is written from where it lies.
+absl::StatusOr<SavedCheckpoint> SaveOf(FileSystem& fs, const std::string& directory,
+                                       const checkpoint::SnapshotHeader& header, const TrainState& state,
+                                       Trainer& trainer) {
+  if (trainer.links().mesh.world_size() > 1) {
+    return SaveShared(fs, directory, header, state, trainer.backend(), trainer.stream(), trainer.links());
+  }
+  Snapshot snapshot{header, StateTensorsOf(state)};
+  SetPosition(state.position, snapshot.header);
+  return SaveCheckpoint(fs, directory, snapshot);
+}
+
 }  // namespace
 
 CheckpointObserver::CheckpointObserver(FileSystem& fs, std::string directory, const config::RunConfig& config,
-                                       checkpoint::SnapshotHeader header, RunLog& log)
-    : fs_(fs), directory_(std::move(directory)), config_(config), header_(std::move(header)), log_(log) {}
+                                       checkpoint::SnapshotHeader header, Trainer& trainer, RunLog& log)
+    : fs_(fs),
+      directory_(std::move(directory)),
+      config_(config),
+      header_(std::move(header)),
+      trainer_(trainer),
+      log_(log) {}
 
 absl::Status CheckpointObserver::OnCheckpointDue(const TrainState& state) {
   const double start = RealClock().MonotonicSeconds();
-  Snapshot snapshot{header_, StateTensorsOf(state)};
-  SetPosition(state.position, snapshot.header);
-  ASSIGN_OR_RETURN(const SavedCheckpoint saved, SaveCheckpoint(fs_, directory_, snapshot));
+  ASSIGN_OR_RETURN(const SavedCheckpoint saved, SaveOf(fs_, directory_, header_, state, trainer_));
   log_.Line(absl::StrFormat("saved %s, %.1f MiB in %.2f s, state %s", BaseName(saved.path), saved.size_bytes / kMib,
                             RealClock().MonotonicSeconds() - start, saved.state_digest));
   return PruneCheckpoints(fs_, directory_, config_.checkpoint().keep()).status();
+}
+
+absl::Status PartObserver::OnCheckpointDue(const TrainState& state) {
+  return SaveShared(fs_, "", {}, state, trainer_.backend(), trainer_.stream(), trainer_.links()).status();
 }
 
 absl::Status OutcomeObserver::OnStep(const StepResult& result) {

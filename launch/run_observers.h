@@ -16,9 +16,9 @@ namespace shoestring {
 // Saves when the loop says so, then removes what `checkpoint.keep` does not keep.
 class CheckpointObserver final : public TrainObserver {
  public:
-  // `header` is that of RunHeader(). References outlive the observer.
+  // Of rank 0. `header` is that of RunHeader(). References outlive the observer.
   CheckpointObserver(FileSystem& fs, std::string directory, const config::RunConfig& config,
-                     checkpoint::SnapshotHeader header, RunLog& log);
+                     checkpoint::SnapshotHeader header, Trainer& trainer, RunLog& log);
   absl::Status OnCheckpointDue(const TrainState& state) override;
 
  private:
@@ -26,7 +26,19 @@ class CheckpointObserver final : public TrainObserver {
   const std::string directory_;
   const config::RunConfig& config_;
   const checkpoint::SnapshotHeader header_;
+  Trainer& trainer_;
   RunLog& log_;
+};
+
+// Hands rank 0 this rank's part of what it saves.
+class PartObserver final : public TrainObserver {
+ public:
+  PartObserver(FileSystem& fs, Trainer& trainer) : fs_(fs), trainer_(trainer) {}
+  absl::Status OnCheckpointDue(const TrainState& state) override;
+
+ private:
+  FileSystem& fs_;
+  Trainer& trainer_;
 };
 
 // Remembers what the outcome of a run says.
@@ -49,7 +61,8 @@ int64_t PrivateMemoryBytes();
 // How far the process grows beyond its arena.
 class MemoryObserver final : public TrainObserver {
  public:
-  // `before_bytes`: PrivateMemoryBytes() before the arena was taken.
+  // `before_bytes`: PrivateMemoryBytes() before the arenas of all ranks of the process, `arena_bytes` together, were
+  // taken.
   MemoryObserver(int64_t before_bytes, int64_t arena_bytes) : before_bytes_(before_bytes), arena_bytes_(arena_bytes) {}
   absl::Status OnStep(const StepResult&) override { return Look(); }
   absl::Status OnValidation(const ValidationResult&) override { return Look(); }

@@ -3,6 +3,8 @@
 
 #include <unistd.h>
 
+#include <algorithm>
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -14,6 +16,7 @@
 #include "base/clock.h"
 #include "base/file_system.h"
 #include "base/status_macros.h"
+#include "configs/resolve.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/gemm_peak.h"
 #include "kernels/cpu/thread_pool.h"
@@ -29,12 +32,14 @@
 #include "trainer/checkpoint/directory.h"
 #include "trainer/checkpoint/load.h"
 #include "trainer/checkpoint/read_state.h"
+#include "trainer/checkpoint/shared_state.h"
 #include "trainer/checkpoint/train_state_io.h"
 #include "trainer/nan_guard.h"
 #include "trainer/observe/report.h"
 #include "trainer/observe/run_facts.h"
 #include "trainer/observe/run_observer.h"
 #include "trainer/support.h"
+#include "trainer/thread_ranks.h"
 #include "trainer/train_loop.h"
 
 namespace shoestring {
@@ -42,21 +47,28 @@ namespace {
 
 constexpr int kRoundsAtStart = 5, kRoundsBetweenSteps = 1;  // of measuring the peak
 
-// Everything that a start holds; members in the order of their needs.
+// Everything that a start holds; members in the order of their needs. What a rank of its own has is rank 0's, on whose
+// thread it is made and used.
 struct Session {
   FileSystem& fs = PosixFileSystem();
   std::unique_ptr<StopRequests> stop_requests;
   RunData data;
-  std::unique_ptr<Backend> cpu;
-  std::unique_ptr<TimingBackend> backend;  // of `cpu`
-  double peak_gflops = 0;                  // of its matrix products, measured at the start
+  int threads = 1;         // of a rank
+  double peak_gflops = 0;  // of a rank's matrix products, measured at the start
   int64_t memory_before = 0;
-  std::unique_ptr<Trainer> trainer;
+  std::atomic<int64_t> arena_bytes{0};  // of all ranks
   std::unique_ptr<RunLock> lock;
   std::string checkpoints;
+  std::optional<OpenedCheckpoint> from;
+  std::vector<std::string> notes;
+
+  std::unique_ptr<Backend> cpu;
+  std::unique_ptr<TimingBackend> backend;  // of `cpu`
+  std::unique_ptr<Trainer> trainer;
   int64_t generation = 0;
   std::unique_ptr<RunLog> log;
   checkpoint::SnapshotHeader header;
+  int exit_code = 0;  // what rank 0 says, if no rank fails
 };
 
 absl::Status RefuseExisting(const TrainRequest& request, FileSystem& fs) {
@@ -66,9 +78,17 @@ absl::Status RefuseExisting(const TrainRequest& request, FileSystem& fs) {
                    "' continues it, another --run-dir starts a new one"));
 }
 
+int RanksOf(const TrainRequest& request) { return static_cast<int>(config::WorldSize(request.config.layout())); }
+
+// The machine's cores are shared by the ranks, which are threads of this process.
+int ThreadsOfRank(const TrainRequest& request) {
+  const int64_t threads = request.config.layout().threads_per_rank();
+  return threads > 0 ? ThreadsOrCores(threads) : std::max(1, ThreadsOrCores(0) / RanksOf(request));
+}
+
 // GFLOP/s of large matrix products, the best of `rounds` of some ten milliseconds.
 double MeasurePeak(const TrainRequest& request, int rounds) {
-  ThreadPool pool(ThreadsOrCores(request.config.layout().threads_per_rank()));
+  ThreadPool pool(ThreadsOfRank(request));
   CpuGemm gemm(&pool, request.isa);
   const GemmPeak peak = MeasureGemmPeak(gemm, rounds);
   return request.config.precision().mode() == config::PrecisionConfig::FP32 ? peak.f32_gflops : peak.bf16_gflops;
@@ -79,17 +99,9 @@ absl::Status Prepare(const TrainRequest& request, Session& session) {
   RETURN_IF_ERROR(RefuseExisting(request, session.fs));
   ASSIGN_OR_RETURN(session.data, OpenRunData(session.fs, request.config));
   session.stop_requests = std::make_unique<StopRequests>(request.exit_after_seconds);
-  const int threads = ThreadsOrCores(request.config.layout().threads_per_rank());
+  session.threads = ThreadsOfRank(request);
   session.peak_gflops = MeasurePeak(request, kRoundsAtStart);
-  session.cpu = MakeCpuBackend({.threads = threads, .isa = request.isa});
-  session.backend = std::make_unique<TimingBackend>(*session.cpu, RealClock());
   session.memory_before = PrivateMemoryBytes();
-  TrainOptions options;
-  options.threads = threads;
-  options.max_steps = request.max_steps;
-  options.stop = &session.stop_requests->stop();
-  ASSIGN_OR_RETURN(session.trainer,
-                   Trainer::Create(request.config, session.data.data, *session.backend, RealClock(), options));
   return absl::OkStatus();
 }
 
@@ -112,12 +124,43 @@ absl::StatusOr<std::optional<OpenedCheckpoint>> FindStart(const TrainRequest& re
   return found.status();
 }
 
-absl::Status Restore(const OpenedCheckpoint& from, Session& session) {
-  TrainState& state = session.trainer->state();
-  RETURN_IF_ERROR(ReadState(session.fs, from, StateTensorsOf(state), Coverage::kWholeState));
-  state.position = PositionOf(from.header());
-  state.RefreshCompute(*session.backend, session.trainer->stream());
-  return absl::OkStatus();
+// What the run goes on from, if anything, and what is said about it. `area`: of the failure.
+absl::Status ChooseStart(const TrainRequest& request, Session& session, Area& area) {
+  ASSIGN_OR_RETURN(session.from, FindStart(request, session, session.notes));
+  if (!session.from.has_value()) return absl::OkStatus();
+  const checkpoint::SnapshotHeader now = RunHeader(request.config, session.data, 0, request.isa);
+  absl::StatusOr<std::vector<std::string>> harmless = CompareRuns(session.from->header(), now);
+  if (!harmless.ok()) {
+    area = Area::kConfig;
+    return harmless.status();
+  }
+  for (const std::string& difference : *harmless) session.notes.push_back("differs, harmless: " + difference);
+  if (const auto warning = InstructionSetWarning(session.from->header(), now)) session.notes.push_back(*warning);
+  return RanksOf(request) > 1 ? VerifyFiles(session.fs, *session.from) : absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<Trainer>> MakeTrainer(const TrainRequest& request, Session& session, Backend& backend,
+                                                     std::optional<RankLinks> links) {
+  TrainOptions options;
+  options.threads = session.threads;
+  options.max_steps = request.max_steps;
+  options.stop = &session.stop_requests->stop();
+  ASSIGN_OR_RETURN(std::unique_ptr<Trainer> trainer,
+                   Trainer::Create(request.config, session.data.data, backend, RealClock(), options, std::move(links)));
+  session.arena_bytes += trainer->arena_bytes();
+  return trainer;
+}
+
+absl::Status Restore(Session& session, Trainer& trainer) {
+  if (!session.from.has_value()) return absl::OkStatus();
+  TrainState& state = trainer.state();
+  if (trainer.links().mesh.world_size() > 1) {
+    RETURN_IF_ERROR(ReadShared(session.fs, *session.from, trainer.links(), trainer.backend(), trainer.stream(), state));
+  } else {
+    RETURN_IF_ERROR(ReadState(session.fs, *session.from, StateTensorsOf(state), Coverage::kWholeState));
+    state.position = PositionOf(session.from->header());
+  }
+  return trainer.RefreshCompute();
 }
 
 absl::Status WriteRunFiles(const TrainRequest& request, Session& session) {
@@ -135,7 +178,8 @@ RunFacts Facts(const TrainRequest& request, const Session& session) {
   facts.generation = session.generation;
   facts.resumed_step = session.trainer->state().position.step;
   facts.stop_step = request.max_steps;
-  facts.threads_per_rank = ThreadsOrCores(request.config.layout().threads_per_rank());
+  facts.ranks = RanksOf(request);
+  facts.threads_per_rank = session.threads;
   facts.instruction_set = std::string(IsaName(request.isa));
   facts.peak_gflops_per_rank = session.peak_gflops;
   facts.memory_table = session.trainer->memory_table();
@@ -177,24 +221,58 @@ int PrintOutcome(const TrainRequest& request, StopReason reason, const OutcomeOb
   return static_cast<int>(asked ? ExitCode::kRestart : ExitCode::kDone);
 }
 
-int Train(const TrainRequest& request, Session& session) {
-  MemoryObserver memory(session.memory_before, session.trainer->arena_bytes());
+// Rank 0's part: it watches, saves, reports and says how it ended.
+absl::Status Train(const TrainRequest& request, Session& session) {
+  MemoryObserver memory(session.memory_before, session.arena_bytes);
   OutcomeObserver outcome;
   const RunFacts facts = Facts(request, session);
   session.log->Text(StartBlock(facts));
-  absl::StatusOr<std::unique_ptr<RunObserver>> observer =
-      RunObserver::Open(session.fs, RealClock(), facts, ObserveTo(request, session));
-  if (!observer.ok()) return Fail(Area::kRun, observer.status());
-  CheckpointObserver saver(session.fs, session.checkpoints, request.config, session.header, *session.log);
-  for (TrainObserver* each : std::initializer_list<TrainObserver*>{observer->get(), &outcome, &saver, &memory}) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<RunObserver> observer,
+                   RunObserver::Open(session.fs, RealClock(), facts, ObserveTo(request, session)));
+  CheckpointObserver saver(session.fs, session.checkpoints, request.config, session.header, *session.trainer,
+                           *session.log);
+  for (TrainObserver* each : std::initializer_list<TrainObserver*>{observer.get(), &outcome, &saver, &memory}) {
     session.trainer->AddObserver(*each);
   }
   const absl::StatusOr<StopReason> reason = session.trainer->Run();
-  absl::Status written = (*observer)->end_status();
+  absl::Status written = observer->end_status();
   if (written.ok()) written = WriteReport(session.fs, request.run_directory);
-  if (reason.ok() && written.ok()) return PrintOutcome(request, *reason, outcome, memory, session);
-  const int code = Fail(Area::kRun, reason.ok() ? written : reason.status());
-  return IsStopOnPurpose(reason.status()) ? static_cast<int>(ExitCode::kStopped) : code;
+  RETURN_IF_ERROR(reason.status());
+  RETURN_IF_ERROR(written);
+  session.exit_code = PrintOutcome(request, *reason, outcome, memory, session);
+  return absl::OkStatus();
+}
+
+// Everything is there and in place before the first file is written.
+absl::Status RunFirstRank(const TrainRequest& request, Session& session, std::optional<RankLinks> links) {
+  session.cpu = MakeCpuBackend({.threads = session.threads, .isa = request.isa});
+  session.backend = std::make_unique<TimingBackend>(*session.cpu, RealClock());
+  ASSIGN_OR_RETURN(session.trainer, MakeTrainer(request, session, *session.backend, std::move(links)));
+  RETURN_IF_ERROR(Restore(session, *session.trainer));
+  RETURN_IF_ERROR(WriteRunFiles(request, session));
+  session.header = RunHeader(request.config, session.data, session.generation, request.isa);
+  for (const std::string& note : session.notes) session.log->Line(note);
+  return Train(request, session);
+}
+
+absl::Status RunOtherRank(const TrainRequest& request, Session& session, RankLinks links) {
+  const std::unique_ptr<Backend> backend = MakeCpuBackend({.threads = session.threads, .isa = request.isa});
+  ASSIGN_OR_RETURN(const std::unique_ptr<Trainer> trainer, MakeTrainer(request, session, *backend, std::move(links)));
+  RETURN_IF_ERROR(Restore(session, *trainer));
+  PartObserver part(session.fs, *trainer);
+  trainer->AddObserver(part);
+  return trainer->Run().status();
+}
+
+absl::Status RunRanks(const TrainRequest& request, Session& session) {
+  if (RanksOf(request) == 1) return RunFirstRank(request, session, std::nullopt);
+  ASSIGN_OR_RETURN(const Mesh mesh, Mesh::Create(config::ResolvePhase(request.config, 0).layout));
+  return RunThreadRanks(mesh, [&](RankLinks links) {
+    if (links.rank != Rank(0)) return RunOtherRank(request, session, std::move(links));
+    const absl::Status status = RunFirstRank(request, session, std::move(links));
+    session.trainer.reset();  // its links end with their world
+    return status;
+  });
 }
 
 }  // namespace
@@ -205,24 +283,13 @@ int RunTraining(const TrainRequest& request) {
   Session session;
   absl::Status status = Prepare(request, session);
   if (status.ok()) status = Claim(request, session);
-  if (!status.ok()) return Fail(Area::kData, status);
-
-  std::vector<std::string> notes;
-  const absl::StatusOr<std::optional<OpenedCheckpoint>> from = FindStart(request, session, notes);
-  if (!from.ok()) return Fail(Area::kData, from.status());
-  if (from->has_value()) {
-    const checkpoint::SnapshotHeader now = RunHeader(request.config, session.data, 0, request.isa);
-    absl::StatusOr<std::vector<std::string>> harmless = CompareRuns((*from)->header(), now);
-    if (!harmless.ok()) return Fail(Area::kConfig, harmless.status());
-    for (const std::string& difference : *harmless) notes.push_back("differs, harmless: " + difference);
-    if (const auto warning = InstructionSetWarning((*from)->header(), now)) notes.push_back(*warning);
-    status = Restore(**from, session);
-  }
-  if (status.ok()) status = WriteRunFiles(request, session);
-  if (!status.ok()) return Fail(Area::kData, status);
-  session.header = RunHeader(request.config, session.data, session.generation, request.isa);
-  for (const std::string& note : notes) session.log->Line(note);
-  return Train(request, session);
+  Area area = Area::kData;
+  if (status.ok()) status = ChooseStart(request, session, area);
+  if (!status.ok()) return Fail(area, status);
+  status = RunRanks(request, session);
+  if (status.ok()) return session.exit_code;
+  const int code = Fail(Area::kRun, status);
+  return IsStopOnPurpose(status) ? static_cast<int>(ExitCode::kStopped) : code;
 }
 
 }  // namespace shoestring

@@ -38,12 +38,12 @@ absl::StatusOr<std::string> Start(FileSystem& fs, const std::string& directory) 
   if (from.ok()) {
     RETURN_IF_ERROR(ReadState(fs, *from, StateTensorsOf(trainer->state()), Coverage::kWholeState));
     trainer->state().position = PositionOf(from->header());
-    trainer->state().RefreshCompute(*backend, trainer->stream());
+    RETURN_IF_ERROR(trainer->RefreshCompute());
   } else if (!absl::IsNotFound(from.status())) {
     return from.status();
   }
   ASSIGN_OR_RETURN(const std::unique_ptr<RunLog> log, RunLog::Create(PosixFileSystem(), "/dev/null"));
-  CheckpointObserver saver(fs, directory, config, {}, *log);
+  CheckpointObserver saver(fs, directory, config, {}, *trainer, *log);
   trainer->AddObserver(saver);
   RETURN_IF_ERROR(trainer->Run().status());
   Snapshot end{{}, StateTensorsOf(trainer->state())};
