@@ -39,6 +39,19 @@ class Stage {
                              View d_input) = 0;
   // Adds the micro-batch's weight gradients to the accumulators of its lane.
   virtual void BackwardWeight(MicroBatchId id, const MicroBatchTokens& tokens, int slot) = 0;
+
+  // The first two in pieces, so that a forward and a backward can be interleaved: a step does the next piece, and is
+  // false when there was none. What is passed must stay in place until then; one forward and one backward are under way
+  // at most. A stage that has no pieces does everything at the start.
+  virtual void StartForward(MicroBatchId id, const MicroBatchTokens& tokens, int slot, ConstView input, View output) {
+    Forward(id, tokens, slot, input, output);
+  }
+  virtual bool StepForward() { return false; }
+  virtual void StartBackwardInput(MicroBatchId id, const MicroBatchTokens& tokens, int slot, ConstView d_output,
+                                  View d_input) {
+    BackwardInput(id, tokens, slot, d_output, d_input);
+  }
+  virtual bool StepBackwardInput() { return false; }
 };
 
 }  // namespace shoestring

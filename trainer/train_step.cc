@@ -78,14 +78,27 @@ class TrainStep::RankStage final : public Stage {
     forward_nanos = 0;
   }
   void Forward(MicroBatchId id, const MicroBatchTokens& tokens, int slot, ConstView input, View output) override {
-    const int64_t start = clock_.MonotonicNanos();
     model->Forward(id, tokens, slot, input, output);
-    forward_nanos += clock_.MonotonicNanos() - start;
   }
   void BackwardInput(MicroBatchId id, const MicroBatchTokens& tokens, int slot, ConstView d_output,
                      View d_input) override {
     model->BackwardInput(id, tokens, slot, d_output, d_input);
   }
+  void StartForward(MicroBatchId id, const MicroBatchTokens& tokens, int slot, ConstView input,
+                    View output) override {
+    model->StartForward(id, tokens, slot, input, output);
+  }
+  bool StepForward() override {
+    const int64_t start = clock_.MonotonicNanos();
+    const bool more = model->StepForward();
+    forward_nanos += clock_.MonotonicNanos() - start;
+    return more;
+  }
+  void StartBackwardInput(MicroBatchId id, const MicroBatchTokens& tokens, int slot, ConstView d_output,
+                          View d_input) override {
+    model->StartBackwardInput(id, tokens, slot, d_output, d_input);
+  }
+  bool StepBackwardInput() override { return model->StepBackwardInput(); }
   // Weight gradients come in the order of micro-batches, so that only one block of lanes has accumulators open.
   void BackwardWeight(MicroBatchId micro_batch, const MicroBatchTokens& tokens, int slot) override {
     const MicroBatchId expected = share_->Id(next_);

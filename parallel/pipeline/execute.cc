@@ -24,18 +24,20 @@ absl::Status Executor::Run(ExecutionContext& context) const {
 absl::Status Executor::RunAction(const Action& action, const SlotPlan::Slots& slots, ExecutionContext& context) const {
   const StageId stage = action.work.stage;
   switch (action.kind) {
-    case ActionKind::kForward: Forward(action.work, slots.work, slots.work_source, context); break;
+    case ActionKind::kForward:
+      StartForward(action.work, slots.work, slots.work_source, context);
+      while (StageOf(stage).stage->StepForward()) {
+      }
+      break;
     case ActionKind::kBackward:
-      BackwardInput(action.work, slots.work, slots.work_source, context);
-      BackwardWeight(action.work, slots.work, context);
+    case ActionKind::kBackwardInput:
+      StartBackwardInput(action.work, slots.work, slots.work_source, context);
+      while (StageOf(stage).stage->StepBackwardInput()) {
+      }
+      if (action.kind == ActionKind::kBackward) BackwardWeight(action.work, slots.work, context);
       break;
-    case ActionKind::kBackwardInput: BackwardInput(action.work, slots.work, slots.work_source, context); break;
     case ActionKind::kBackwardWeight: BackwardWeight(action.work, slots.work, context); break;
-    case ActionKind::kOverlapped:
-      Forward(action.work, slots.work, slots.work_source, context);
-      BackwardInput(action.paired, slots.paired, slots.paired_source, context);
-      BackwardWeight(action.paired, slots.paired, context);
-      break;
+    case ActionKind::kOverlapped: Overlap(action, slots, context); break;
     case ActionKind::kSendForward: return context.Send(action, Buffers(stage, slots.work).output);
     case ActionKind::kSendBackward: return context.Send(action, Buffers(stage, slots.work).d_input);
     case ActionKind::kReceiveForward: return context.Receive(action, Buffers(stage, slots.work).input);
@@ -45,17 +47,32 @@ absl::Status Executor::RunAction(const Action& action, const SlotPlan::Slots& sl
   return absl::OkStatus();
 }
 
-void Executor::Forward(const Work& work, int slot, int source_slot, ExecutionContext& context) const {
-  const SlotBuffers& buffers = Buffers(work.stage, slot);
-  const View input = source_slot < 0 ? buffers.input : Buffers(StageId(work.stage.value - 1), source_slot).output;
-  StageOf(work.stage).stage->Forward(context.Id(work), context.Tokens(work), slot, input, buffers.output);
+// Piece by piece in turn: what one sends travels while the other computes. The order is the same on all ranks of the
+// position, which exchange with each other.
+void Executor::Overlap(const Action& action, const SlotPlan::Slots& slots, ExecutionContext& context) const {
+  Stage& forward = *StageOf(action.work.stage).stage;
+  Stage& backward = *StageOf(action.paired.stage).stage;
+  StartForward(action.work, slots.work, slots.work_source, context);
+  StartBackwardInput(action.paired, slots.paired, slots.paired_source, context);
+  for (bool more = true; more;) {
+    more = backward.StepBackwardInput();
+    more = forward.StepForward() || more;
+  }
+  BackwardWeight(action.paired, slots.paired, context);
 }
 
-void Executor::BackwardInput(const Work& work, int slot, int source_slot, ExecutionContext& context) const {
+void Executor::StartForward(const Work& work, int slot, int source_slot, ExecutionContext& context) const {
+  const SlotBuffers& buffers = Buffers(work.stage, slot);
+  const View input = source_slot < 0 ? buffers.input : Buffers(StageId(work.stage.value - 1), source_slot).output;
+  StageOf(work.stage).stage->StartForward(context.Id(work), context.Tokens(work), slot, input, buffers.output);
+}
+
+void Executor::StartBackwardInput(const Work& work, int slot, int source_slot, ExecutionContext& context) const {
   const SlotBuffers& buffers = Buffers(work.stage, slot);
   const View d_output =
       source_slot < 0 ? buffers.d_output : Buffers(StageId(work.stage.value + 1), source_slot).d_input;
-  StageOf(work.stage).stage->BackwardInput(context.Id(work), context.Tokens(work), slot, d_output, buffers.d_input);
+  StageOf(work.stage).stage->StartBackwardInput(context.Id(work), context.Tokens(work), slot, d_output,
+                                                buffers.d_input);
 }
 
 void Executor::BackwardWeight(const Work& work, int slot, ExecutionContext& context) const {

@@ -53,9 +53,10 @@ class Executor {
 
  private:
   absl::Status RunAction(const Action& action, const SlotPlan::Slots& slots, ExecutionContext& context) const;
-  void Forward(const Work& work, int slot, int source_slot, ExecutionContext& context) const;
-  void BackwardInput(const Work& work, int slot, int source_slot, ExecutionContext& context) const;
+  void StartForward(const Work& work, int slot, int source_slot, ExecutionContext& context) const;
+  void StartBackwardInput(const Work& work, int slot, int source_slot, ExecutionContext& context) const;
   void BackwardWeight(const Work& work, int slot, ExecutionContext& context) const;
+  void Overlap(const Action& action, const SlotPlan::Slots& slots, ExecutionContext& context) const;
   const BoundStage& StageOf(StageId id) const;
   const SlotBuffers& Buffers(StageId id, int slot) const { return StageOf(id).slots[slot]; }
 

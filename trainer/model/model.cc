@@ -24,6 +24,7 @@ StageModel::StageModel(Backend& backend, Stream& stream, Arena& arena, const Mod
   weights_ = MakeWeights();
   gradients_ = MakeWeights();
   Bind(table);
+  ListPieces();
 }
 
 StageModel::Weights StageModel::MakeWeights() const {
@@ -158,6 +159,11 @@ void StageModel::Allocate(int slots, int pending_slots, const ExpertSums& expert
     waiting = static_cast<int>(expert_sums.together) - 1;
     expert_batches_.resize(expert_sums.together);
     expert_targets_.resize(gather_->sums());
+  }
+  if (placement_.last) token_loss_ = arena_.Allocate(Purpose::kScratch, "token_loss", DType::kF32, 1, shape_.tokens());
+  if (moe_blocks_ > 0) {
+    balance_loss_ =
+        arena_.Allocate(Purpose::kScratch, "balance_loss", DType::kF32, 1, moe_blocks_ * shape_.sequences);
   }
   slots_.reserve(slots + waiting);
   for (int i = 0; i < slots + waiting; ++i) {

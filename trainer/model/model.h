@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -82,6 +83,11 @@ class StageModel : public Stage {
   void Forward(MicroBatchId id, const MicroBatchTokens& tokens, int slot, ConstView input, View output) override;
   void BackwardInput(MicroBatchId id, const MicroBatchTokens& tokens, int slot, ConstView d_output,
                      View d_input) override;
+  void StartForward(MicroBatchId id, const MicroBatchTokens& tokens, int slot, ConstView input, View output) override;
+  bool StepForward() override;
+  void StartBackwardInput(MicroBatchId id, const MicroBatchTokens& tokens, int slot, ConstView d_output,
+                          View d_input) override;
+  bool StepBackwardInput() override;
   void BackwardWeight(MicroBatchId id, const MicroBatchTokens& tokens, int slot) override;
 
   // Forward only; leaves gradients, counts and losses alone, overwrites the slot. `input` and `output` as in Forward.
@@ -138,10 +144,32 @@ class StageModel : public Stage {
   // What one action carries from layer to layer.
   struct Action {
     LayerContext ctx;
-    const MicroBatchTokens& tokens;
+    MicroBatchTokens tokens;
     Slot& slot;
     bool training;      // false: nothing is counted that a step would see
-    View balance_loss;  // [1, MoE blocks * sequences] f32, scratch; empty without balance loss
+    View balance_loss;  // [1, MoE blocks * sequences] f32; empty without balance loss
+  };
+  // An action is a list of pieces, so that those of two can be interleaved; between pieces nothing is in scratch.
+  struct Piece {
+    enum class Kind {
+      kInput,    // embedding, or the tensor that comes from the neighbouring stage
+      kBlock,    // part `part` of block `index`
+      kJoin,     // of MTP module `index`
+      kHead,     // the main model's (index 0), or that of MTP module index - 1
+      kBalance,  // adds up the balance losses
+    };
+    Kind kind;
+    int64_t index = 0;
+    BlockPart part = BlockPart::kAttention;
+  };
+  // An action under way.
+  struct PieceRun {
+    Action action;
+    PendingSlot* pending;  // of a backward
+    View losses;           // of a forward: the micro-batch's row of StepAccumulators::losses
+    ConstView input;       // of a forward; of a backward: the gradient of the output
+    View output;           // of a forward; of a backward: the gradient of the input
+    size_t next = 0;       // piece
   };
   // A block of this stage: main layers first, then those of the MTP modules.
   struct BlockInfo {
@@ -178,11 +206,18 @@ class StageModel : public Stage {
   View HiddenBefore(const Slot& slot, int64_t module) const;
   PendingSlot& TakePending(Slot& slot);
 
+  void ListPieces();
+  void DoForward(const PieceRun& run, const Piece& piece);
+  void DoForwardHead(const PieceRun& run, int64_t head);
+  void SumBalance(const PieceRun& run);
+  void DoBackward(const PieceRun& run, const Piece& piece);
+  void DoBackwardHead(const PieceRun& run, int64_t head);
+  // Where a block writes its output, and the gradient of its input.
+  View BlockOutput(const PieceRun& run, int64_t block) const;
+  View BlockInputGradient(const PieceRun& run, int64_t block) const;
+  // The gradient that module `module` gives back to the hidden state that it joined; -1: of the last block's output.
+  View HiddenGradient(const PieceRun& run, int64_t module) const;
   void ForwardMain(const Action& action, ConstView input, View output);
-  void ForwardBlock(const Action& action, int64_t block, View out);
-  void ForwardHeads(const Action& action, View token_loss, View losses);
-  void BackwardHeads(const Action& action, const PendingSlot& pending, View d_hidden);
-  void BackwardBlock(const Action& action, const PendingSlot& pending, int64_t block, View dx);
   // Experts' gradients of the micro-batches that wait, the last one included; gives their places back.
   void SumExperts(const Action& action);
 
@@ -206,7 +241,14 @@ class StageModel : public Stage {
   absl::flat_hash_map<std::string, int> expert_parameters_;  // of the table, by name
   std::vector<int> parameters_;
 
+  std::vector<Piece> forward_pieces_;
+  std::vector<Piece> backward_pieces_;
+  std::optional<PieceRun> forward_run_;
+  std::optional<PieceRun> backward_run_;
+
   RopeTable rope_;
+  View token_loss_;    // [1, T] f32; last stage
+  View balance_loss_;  // [1, MoE blocks * sequences] f32
   BlockWorkspace forward_workspace_;
   BlockWorkspace backward_workspace_;
   View unseen_counts_;  // [1, E] i64: where evaluation counts

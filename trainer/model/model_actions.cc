@@ -4,93 +4,181 @@
 
 namespace shoestring {
 
-void StageModel::ForwardBlock(const Action& action, int64_t block, View out) {
-  const BlockRun run = Run(action, block, forward_workspace_);
-  for (const BlockPart part : kForwardParts) BlockForward(run, part, out);
+// Heads come where their input is there: the main one after the last block, a module's after its block; in backward the
+// modules come first, so that what a module gives back to the hidden state it joined is there before that state's own
+// head adds to it.
+void StageModel::ListPieces() {
+  const auto add_block = [](std::vector<Piece>& pieces, int64_t block, const auto& parts) {
+    for (const BlockPart part : parts) pieces.push_back({Piece::Kind::kBlock, block, part});
+  };
+  const int64_t modules = placement_.last ? shape_.mtp_depth : 0;
+  forward_pieces_.push_back({Piece::Kind::kInput});
+  for (int64_t i = 0; i < main_blocks(); ++i) add_block(forward_pieces_, i, kForwardParts);
+  if (placement_.last) forward_pieces_.push_back({Piece::Kind::kHead, 0});
+  for (int64_t k = 0; k < modules; ++k) {
+    forward_pieces_.push_back({Piece::Kind::kJoin, k});
+    add_block(forward_pieces_, main_blocks() + k, kForwardParts);
+    forward_pieces_.push_back({Piece::Kind::kHead, k + 1});
+  }
+  forward_pieces_.push_back({Piece::Kind::kBalance});
+
+  if (!placement_.last) backward_pieces_.push_back({Piece::Kind::kInput});
+  for (int64_t k = modules - 1; k >= 0; --k) {
+    backward_pieces_.push_back({Piece::Kind::kHead, k + 1});
+    add_block(backward_pieces_, main_blocks() + k, kBackwardParts);
+    backward_pieces_.push_back({Piece::Kind::kJoin, k});
+  }
+  if (placement_.last) backward_pieces_.push_back({Piece::Kind::kHead, 0});
+  for (int64_t i = main_blocks() - 1; i >= 0; --i) add_block(backward_pieces_, i, kBackwardParts);
 }
 
-void StageModel::BackwardBlock(const Action& action, const PendingSlot& pending, int64_t block, View dx) {
-  const BlockRun run = Run(action, block, backward_workspace_);
-  for (const BlockPart part : kBackwardParts) BlockBackwardInput(run, part, PendingOf(pending, block), dx);
+View StageModel::BlockOutput(const PieceRun& run, int64_t block) const {
+  if (block < main_blocks()) return InputPlace(run.action.slot, block + 1, run.output);
+  return run.action.slot.mtp[block - main_blocks()].head.x;
+}
+
+View StageModel::BlockInputGradient(const PieceRun& run, int64_t block) const {
+  if (block < main_blocks()) return InputGradientPlace(*run.pending, block, run.output);
+  return run.pending->mtp[block - main_blocks()].join.d_out;
+}
+
+View StageModel::HiddenGradient(const PieceRun& run, int64_t module) const {
+  if (module < 0) return InputGradientPlace(*run.pending, main_blocks(), run.output);
+  return run.pending->mtp[module].block.d_out;
 }
 
 void StageModel::ForwardMain(const Action& action, ConstView input, View output) {
-  const View x = InputPlace(action.slot, 0, output);
-  if (placement_.first) {
-    EmbeddingForward(action.ctx, weights_.embedding, action.tokens.ids[0], x);
-  } else {
-    backend_.Copy(stream_, input, x);
+  const PieceRun run{action, nullptr, {}, input, output};
+  for (const Piece& piece : forward_pieces_) {
+    if (piece.kind != Piece::Kind::kInput && piece.kind != Piece::Kind::kBlock) break;
+    DoForward(run, piece);
   }
-  for (int64_t i = 0; i < main_blocks(); ++i) ForwardBlock(action, i, InputPlace(action.slot, i + 1, output));
 }
 
-// `losses`: the micro-batch's row of StepAccumulators::losses.
-void StageModel::ForwardHeads(const Action& action, View token_loss, View losses) {
-  const LayerContext& ctx = action.ctx;
-  HeadForward(ctx, weights_.head, action.tokens.targets[0], scales_.main, action.slot.head, token_loss);
-  backend_.SumRows(stream_, token_loss, losses.Columns(0, 1));
-  for (int64_t k = 0; k < shape_.mtp_depth; ++k) {
-    const MtpSaved& saved = action.slot.mtp[k];
-    MtpJoinForward(ctx, weights_.mtp[k].join, action.tokens.ids[k + 1], HiddenBefore(action.slot, k), saved.join,
-                   saved.block.attention.x);
-    ForwardBlock(action, main_blocks() + k, saved.head.x);
-    HeadForward(ctx, weights_.mtp[k].head, action.tokens.targets[k + 1], scales_.mtp, saved.head, token_loss);
-    backend_.SumRows(stream_, token_loss, losses.Columns(k + 1, 1));
+void StageModel::DoForward(const PieceRun& run, const Piece& piece) {
+  const Action& action = run.action;
+  switch (piece.kind) {
+    case Piece::Kind::kInput: {
+      const View x = InputPlace(action.slot, 0, run.output);
+      if (placement_.first) {
+        EmbeddingForward(action.ctx, weights_.embedding, action.tokens.ids[0], x);
+      } else {
+        backend_.Copy(stream_, run.input, x);
+      }
+      break;
+    }
+    case Piece::Kind::kBlock:
+      BlockForward(Run(action, piece.index, forward_workspace_), piece.part, BlockOutput(run, piece.index));
+      break;
+    case Piece::Kind::kJoin: {
+      const MtpSaved& saved = action.slot.mtp[piece.index];
+      MtpJoinForward(action.ctx, weights_.mtp[piece.index].join, action.tokens.ids[piece.index + 1],
+                     HiddenBefore(action.slot, piece.index), saved.join, saved.block.attention.x);
+      break;
+    }
+    case Piece::Kind::kHead: DoForwardHead(run, piece.index); break;
+    case Piece::Kind::kBalance: SumBalance(run); break;
   }
+}
+
+void StageModel::DoForwardHead(const PieceRun& run, int64_t head) {
+  const Action& action = run.action;
+  const HeadWeights& weights = head == 0 ? weights_.head : weights_.mtp[head - 1].head;
+  const HeadSaved& saved = head == 0 ? action.slot.head : action.slot.mtp[head - 1].head;
+  const double scale = head == 0 ? scales_.main : scales_.mtp;
+  HeadForward(action.ctx, weights, action.tokens.targets[head], scale, saved, token_loss_);
+  backend_.SumRows(stream_, token_loss_, run.losses.Columns(head, 1));
+}
+
+void StageModel::SumBalance(const PieceRun& run) {
+  if (!run.action.balance_loss) return;
+  for (const BlockInfo& info : blocks_) {
+    if (!info.is_moe) continue;
+    backend_.SumRows(stream_, balance_loss_.Columns(info.moe_index * shape_.sequences, shape_.sequences),
+                     run.losses.Columns(1 + shape_.mtp_depth + info.bias_index, 1));
+  }
+}
+
+void StageModel::StartForward(MicroBatchId id, const MicroBatchTokens& tokens, int slot, ConstView input, View output) {
+  CHECK(!forward_run_.has_value());
+  Action action = MakeAction(tokens, slot, /*training=*/true);
+  CHECK_EQ(action.slot.pending, -1);
+  if (scales_.balance != 0 && moe_blocks_ > 0) action.balance_loss = balance_loss_;
+  forward_run_.emplace(
+      PieceRun{action, nullptr, accumulators_.losses.Rows(id.lane * accumulators_.waves_per_lane + id.wave, 1), input,
+               output});
+}
+
+bool StageModel::StepForward() {
+  if (!forward_run_.has_value()) return false;
+  if (forward_run_->next == forward_pieces_.size()) {
+    forward_run_.reset();
+    return false;
+  }
+  ArenaScope scope(arena_);
+  DoForward(*forward_run_, forward_pieces_[forward_run_->next++]);
+  return true;
 }
 
 void StageModel::Forward(MicroBatchId id, const MicroBatchTokens& tokens, int slot, ConstView input, View output) {
-  ArenaScope scope(arena_);
-  Action action = MakeAction(tokens, slot, /*training=*/true);
-  CHECK_EQ(action.slot.pending, -1);
-  const View losses = accumulators_.losses.Rows(id.lane * accumulators_.waves_per_lane + id.wave, 1);
-  const bool balances = scales_.balance != 0 && moe_blocks_ > 0;
-  if (balances) {
-    action.balance_loss = action.ctx.Scratch("balance_loss", DType::kF32, 1, moe_blocks_ * shape_.sequences);
-  }
-  ForwardMain(action, input, output);
-  if (placement_.last) {
-    ForwardHeads(action, action.ctx.Scratch("token_loss", DType::kF32, 1, shape_.tokens()), losses);
-  }
-  if (!balances) return;
-  for (const BlockInfo& info : blocks_) {
-    if (!info.is_moe) continue;
-    backend_.SumRows(stream_, action.balance_loss.Columns(info.moe_index * shape_.sequences, shape_.sequences),
-                     losses.Columns(1 + shape_.mtp_depth + info.bias_index, 1));
+  StartForward(id, tokens, slot, input, output);
+  while (StepForward()) {
   }
 }
 
-// From the last module to the main head: what a module gives back to the hidden state it joined is there before that
-// state's own head adds to it.
-void StageModel::BackwardHeads(const Action& action, const PendingSlot& pending, View d_hidden) {
-  const LayerContext& ctx = action.ctx;
-  for (int64_t k = shape_.mtp_depth - 1; k >= 0; --k) {
-    const MtpSaved& saved = action.slot.mtp[k];
-    const MtpPending& of_module = pending.mtp[k];
-    const View d_module = of_module.block.d_out;
-    const ConstView by_next = k + 1 < shape_.mtp_depth ? ConstView(d_module) : ConstView();
-    HeadBackwardInput(ctx, weights_.mtp[k].head, saved.head, of_module.head, by_next, d_module);
-    BackwardBlock(action, pending, main_blocks() + k, of_module.join.d_out);
-    MtpJoinBackwardInput(ctx, weights_.mtp[k].join, HiddenBefore(action.slot, k), saved.join, of_module.join,
-                         k == 0 ? d_hidden : pending.mtp[k - 1].block.d_out);
+void StageModel::DoBackward(const PieceRun& run, const Piece& piece) {
+  const Action& action = run.action;
+  switch (piece.kind) {
+    case Piece::Kind::kInput: backend_.Copy(stream_, run.input, HiddenGradient(run, -1)); break;
+    case Piece::Kind::kBlock:
+      BlockBackwardInput(Run(action, piece.index, backward_workspace_), piece.part,
+                         PendingOf(*run.pending, piece.index), BlockInputGradient(run, piece.index));
+      break;
+    case Piece::Kind::kJoin:
+      MtpJoinBackwardInput(action.ctx, weights_.mtp[piece.index].join, HiddenBefore(action.slot, piece.index),
+                           action.slot.mtp[piece.index].join, run.pending->mtp[piece.index].join,
+                           HiddenGradient(run, piece.index - 1));
+      break;
+    case Piece::Kind::kHead: DoBackwardHead(run, piece.index); break;
+    case Piece::Kind::kBalance: break;
   }
-  const ConstView by_modules = shape_.mtp_depth > 0 ? ConstView(d_hidden) : ConstView();
-  HeadBackwardInput(ctx, weights_.head, action.slot.head, pending.head, by_modules, d_hidden);
 }
 
-void StageModel::BackwardInput(MicroBatchId, const MicroBatchTokens& tokens, int slot, ConstView d_output,
-                               View d_input) {
-  ArenaScope scope(arena_);
+void StageModel::DoBackwardHead(const PieceRun& run, int64_t head) {
+  const Action& action = run.action;
+  const View d_hidden = HiddenGradient(run, head - 1);
+  const ConstView by_next = head < shape_.mtp_depth ? ConstView(d_hidden) : ConstView();
+  if (head == 0) {
+    HeadBackwardInput(action.ctx, weights_.head, action.slot.head, run.pending->head, by_next, d_hidden);
+    return;
+  }
+  HeadBackwardInput(action.ctx, weights_.mtp[head - 1].head, action.slot.mtp[head - 1].head,
+                    run.pending->mtp[head - 1].head, by_next, d_hidden);
+}
+
+void StageModel::StartBackwardInput(MicroBatchId, const MicroBatchTokens& tokens, int slot, ConstView d_output,
+                                    View d_input) {
+  CHECK(!backward_run_.has_value());
   const Action action = MakeAction(tokens, slot, /*training=*/true);
-  const PendingSlot& pending = TakePending(action.slot);
-  const View d_last = InputGradientPlace(pending, main_blocks(), d_input);
-  if (placement_.last) {
-    BackwardHeads(action, pending, d_last);
-  } else {
-    backend_.Copy(stream_, d_output, d_last);
+  PendingSlot& pending = TakePending(action.slot);
+  backward_run_.emplace(PieceRun{action, &pending, {}, d_output, d_input});
+}
+
+bool StageModel::StepBackwardInput() {
+  if (!backward_run_.has_value()) return false;
+  if (backward_run_->next == backward_pieces_.size()) {
+    backward_run_.reset();
+    return false;
   }
-  for (int64_t i = main_blocks() - 1; i >= 0; --i) {
-    BackwardBlock(action, pending, i, InputGradientPlace(pending, i, d_input));
+  ArenaScope scope(arena_);
+  DoBackward(*backward_run_, backward_pieces_[backward_run_->next++]);
+  return true;
+}
+
+void StageModel::BackwardInput(MicroBatchId id, const MicroBatchTokens& tokens, int slot, ConstView d_output,
+                               View d_input) {
+  StartBackwardInput(id, tokens, slot, d_output, d_input);
+  while (StepBackwardInput()) {
   }
 }
 
