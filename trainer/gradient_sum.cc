@@ -29,10 +29,10 @@ GradientSum::GradientSum(Backend& backend, Stream& stream, Arena& arena, const H
       expert_tree_(lanes / expert_lanes) {
   for (const HeldStage& stage : held.stages()) {
     StageSums& sums = stages_[stage.id];
+    done_[stage.id] = false;
     MakeSums(arena, stage, /*experts=*/false, sums.dense);
     if (stage.expert_elements > 0) MakeSums(arena, stage, /*experts=*/true, sums.experts);
   }
-  size_t most_ranks = 1;
   for (const SharingGroup& group : held.groups()) {
     exchanges_.emplace_back();
     for (const GradientSection& section : group.sections) MakeExchange(arena, group, section);
@@ -41,10 +41,8 @@ GradientSum::GradientSum(Backend& backend, Stream& stream, Arena& arena, const H
       room = arena.Allocate(Purpose::kGradients, "gathered gradients", DType::kF32, 1, group.elements);
     }
     gathered_.push_back(room);
-    most_ranks = std::max<size_t>(most_ranks, group.ranks.size());
   }
-  send_offsets_.reserve(most_ranks + 1);
-  receive_offsets_.reserve(most_ranks + 1);
+  tickets_.resize(held.groups().size());
   gradient_.reduced.resize(held.held().size());
   gradient_.kept.resize(held.held().size());
 }
@@ -117,6 +115,8 @@ void GradientSum::MakeExchange(Arena& arena, const SharingGroup& group, const Gr
 }
 
 void GradientSum::Start() {
+  for (auto& [id, done] : done_) done = false;
+  started_ = 0;
   for (auto& [id, stage] : stages_) {
     for (Sums* sums : {&stage.dense, &stage.experts}) {
       if (sums->lanes != nullptr) sums->lanes->Start();
@@ -154,7 +154,22 @@ void GradientSum::CloseBlock(StageId stage, const LaneShare& share, int64_t bloc
   }
 }
 
+bool GradientSum::IsDone(const SharingGroup& group) const {
+  return std::all_of(group.sections.begin(), group.sections.end(),
+                     [this](const GradientSection& section) { return section.offset < 0 || done_.at(section.stage); });
+}
+
+absl::Status GradientSum::StageDone(StageId stage) {
+  done_.at(stage) = true;
+  while (started_ < held_.groups().size() && IsDone(held_.groups()[started_])) {
+    RETURN_IF_ERROR(StartTravel(held_.groups()[started_], started_));
+    ++started_;
+  }
+  return absl::OkStatus();
+}
+
 absl::Status GradientSum::Reduce() {
+  CHECK_EQ(started_, held_.groups().size());
   for (const SharingGroup& group : held_.groups()) RETURN_IF_ERROR(ReduceGroup(group));
   return absl::OkStatus();
 }
@@ -166,14 +181,25 @@ View GradientSum::OwnNode(const SharingGroup& group, const GradientSection& sect
   return sums.lanes->memory(sums.lanes->Sum(node)).Columns(section.offset, section.elements);
 }
 
+absl::Status GradientSum::StartTravel(const SharingGroup& group, size_t index) {
+  tickets_[index] = Ticket();
+  if (group.ranks.size() == 1) return absl::OkStatus();
+  Communicator& link = links_.Of(group.kind);
+  link.GroupBegin();
+  for (size_t s = 0; s < group.sections.size(); ++s) {
+    RETURN_IF_ERROR(AddTravel(group, group.sections[s], exchanges_[index][s]));
+  }
+  ASSIGN_OR_RETURN(tickets_[index], link.GroupStart(stream_));
+  return absl::OkStatus();
+}
+
 // Every rank sends every other its part of each node that it has; a node a round.
-absl::Status GradientSum::Travel(const SharingGroup& group, const GradientSection& section, const Exchange& exchange) {
+absl::Status GradientSum::AddTravel(const SharingGroup& group, const GradientSection& section,
+                                    const Exchange& exchange) {
   const int me = IndexIn(group);
-  const int ranks = group.ranks.size();
   Communicator& link = links_.Of(group.kind);
   for (size_t round = 0; round < exchange.rounds; ++round) {
-    link.GroupBegin();
-    for (int j = 0; j < ranks; ++j) {
+    for (int j = 0; j < group.ranks.size(); ++j) {
       if (j == me) continue;
       const int64_t first = section.boundaries[j], count = section.boundaries[j + 1] - first;
       if (round < exchange.nodes[me].size() && count > 0) {
@@ -185,7 +211,6 @@ absl::Status GradientSum::Travel(const SharingGroup& group, const GradientSectio
             link.Receive(stream_, AsRows(exchange.received[j][round]), j, links_.Named("reduce gradients")));
       }
     }
-    RETURN_IF_ERROR(link.GroupEnd());
   }
   return absl::OkStatus();
 }
@@ -212,11 +237,11 @@ View GradientSum::Fold(const SharingGroup& group, const GradientSection& section
 absl::Status GradientSum::ReduceGroup(const SharingGroup& group) {
   const size_t index = &group - held_.groups().data();
   const int me = IndexIn(group);
+  if (tickets_[index]) RETURN_IF_ERROR(links_.Of(group.kind).Wait(stream_, tickets_[index]));
   View mine;  // of the whole group's flat order
   for (size_t s = 0; s < group.sections.size(); ++s) {
     const GradientSection& section = group.sections[s];
     const Exchange& exchange = exchanges_[index][s];
-    if (group.ranks.size() > 1) RETURN_IF_ERROR(Travel(group, section, exchange));
     const View sum = Fold(group, section, exchange, TreeOf(group).root());
     if (section.use == 0) {
       mine = sum;

@@ -43,7 +43,10 @@ class GradientSum {
   const GradientViews& ExpertViews(StageId stage, const LaneShare& share, int64_t block, int64_t sum) const;
   void CloseBlock(StageId stage, const LaneShare& share, int64_t block);
 
-  // When all blocks of all stages are closed: sums over ranks. Valid until the next Start. Errors: a communicator's.
+  // When all blocks of the stage are closed: its sums begin to travel, while other stages still compute. Groups start
+  // in the order of HeldTable::groups on every rank, whatever the order of the stages. Errors: a communicator's.
+  absl::Status StageDone(StageId stage);
+  // After the last stage: finishes the sums over ranks. Valid until the next Start.
   absl::Status Reduce();
   const Gradient& gradient() const { return gradient_; }
 
@@ -74,8 +77,10 @@ class GradientSum {
   }
   View OwnNode(const SharingGroup& group, const GradientSection& section, int node) const;
 
+  bool IsDone(const SharingGroup& group) const;
+  absl::Status StartTravel(const SharingGroup& group, size_t index);
+  absl::Status AddTravel(const SharingGroup& group, const GradientSection& section, const Exchange& exchange);
   absl::Status ReduceGroup(const SharingGroup& group);
-  absl::Status Travel(const SharingGroup& group, const GradientSection& section, const Exchange& exchange);
   View Fold(const SharingGroup& group, const GradientSection& section, const Exchange& exchange, int node);
   absl::StatusOr<View> GatherWhole(const SharingGroup& group, size_t index, View mine);
   void SetGradient(const SharingGroup& group, View mine, View whole);
@@ -92,7 +97,9 @@ class GradientSum {
   std::map<StageId, StageSums> stages_;
   std::vector<std::vector<Exchange>> exchanges_;  // of each group and section
   std::vector<View> gathered_;                    // of each group: room for the whole, where no accumulator has it
-  std::vector<int64_t> send_offsets_, receive_offsets_;
+  std::map<StageId, bool> done_;                  // stages held: all their blocks are closed
+  size_t started_ = 0;                            // groups whose sums travel
+  std::vector<Ticket> tickets_;                   // of each group
   Gradient gradient_;
 };
 

@@ -84,8 +84,7 @@ class TrainStep::RankStage final : public Stage {
                      View d_input) override {
     model->BackwardInput(id, tokens, slot, d_output, d_input);
   }
-  void StartForward(MicroBatchId id, const MicroBatchTokens& tokens, int slot, ConstView input,
-                    View output) override {
+  void StartForward(MicroBatchId id, const MicroBatchTokens& tokens, int slot, ConstView input, View output) override {
     model->StartForward(id, tokens, slot, input, output);
   }
   bool StepForward() override {
@@ -147,8 +146,7 @@ class TrainStep::Context final : public ExecutionContext {
     const bool forward = action.kind == ActionKind::kReceiveForward;
     return Link(forward).Receive(step_.stream_, x, action.peer, Named(forward));
   }
-  // Sums over ranks wait for the end of the program: see SumOverRanks.
-  absl::Status Reduce(StageId) override { return absl::OkStatus(); }
+  absl::Status Reduce(StageId stage) override { return step_.sum_.StageDone(stage); }
   absl::Status Finished(const Action&) override { return step_.exchange_->status(); }
 
  private:
