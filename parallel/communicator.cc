@@ -195,6 +195,7 @@ absl::Status Communicator::Complete(Stream& stream, CallGroup& group) {
   group.times.wait_ended = RealClock().MonotonicNanos();
   group.ticket_ = 0;
   last_times_ = group.times;
+  if (listener_ != nullptr && !group.calls().empty()) listener_->Completed(group.calls()[0].name, group.times);
   idle_.push_back(&group);
   if (!status.ok() && failure_.ok()) failure_ = status;
   return failure_;

@@ -59,6 +59,12 @@ struct Ticket {
 // AllReduce (docs/numerics.md). Views without rows are legal everywhere. Views may have a stride.
 class Communicator {
  public:
+  // Told of every call, or group of calls under the name of its first, when it is complete; by the thread that made it.
+  class Listener {
+   public:
+    virtual ~Listener() = default;
+    virtual void Completed(absl::string_view name, const CallTimes& times) = 0;
+  };
   virtual ~Communicator() = default;
   Communicator(const Communicator&) = delete;
   Communicator& operator=(const Communicator&) = delete;
@@ -104,6 +110,8 @@ class Communicator {
   void ResetCounters() { counters_ = {}; }
   // Of the call or group that completed last: by its own return, GroupEnd or Wait.
   const CallTimes& last_times() const { return last_times_; }
+  // Null: nobody. The listener outlives the communicator or its own removal.
+  void SetListener(Listener* listener) { listener_ = listener; }
   // The first failure, or OK.
   const absl::Status& failure() const { return failure_; }
 
@@ -131,6 +139,7 @@ class Communicator {
   const int index_;
   absl::Status failure_;
   CommunicationCounters counters_;
+  Listener* listener_ = nullptr;
   CallTimes last_times_;
   int64_t last_ticket_ = 0;
   bool collecting_ = false;

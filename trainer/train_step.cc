@@ -89,7 +89,9 @@ class TrainStep::RankStage final : public Stage {
   }
   bool StepForward() override {
     const int64_t start = clock_.MonotonicNanos();
+    if (trace != nullptr) trace->BeginPiece();
     const bool more = model->StepForward();
+    if (more && trace != nullptr) trace->EndPiece(/*forward=*/true);
     forward_nanos += clock_.MonotonicNanos() - start;
     return more;
   }
@@ -97,7 +99,12 @@ class TrainStep::RankStage final : public Stage {
                           View d_input) override {
     model->StartBackwardInput(id, tokens, slot, d_output, d_input);
   }
-  bool StepBackwardInput() override { return model->StepBackwardInput(); }
+  bool StepBackwardInput() override {
+    if (trace != nullptr) trace->BeginPiece();
+    const bool more = model->StepBackwardInput();
+    if (more && trace != nullptr) trace->EndPiece(/*forward=*/false);
+    return more;
+  }
   // Weight gradients come in the order of micro-batches, so that only one block of lanes has accumulators open.
   void BackwardWeight(MicroBatchId micro_batch, const MicroBatchTokens& tokens, int slot) override {
     const MicroBatchId expected = share_->Id(next_);
@@ -118,7 +125,8 @@ class TrainStep::RankStage final : public Stage {
   const StageId id;
   const Direction direction;
   const std::unique_ptr<StageModel> model;
-  SlotBuffers evaluation;  // of slot 0
+  SlotBuffers evaluation;      // of slot 0
+  StepTrace* trace = nullptr;  // null: nothing is recorded
   int64_t forward_nanos = 0;
 
  private:
@@ -147,7 +155,13 @@ class TrainStep::Context final : public ExecutionContext {
     return Link(forward).Receive(step_.stream_, x, action.peer, Named(forward));
   }
   absl::Status Reduce(StageId stage) override { return step_.sum_.StageDone(stage); }
-  absl::Status Finished(const Action&) override { return step_.exchange_->status(); }
+  void Started(const Action&) override {
+    if (step_.trace_ != nullptr) step_.trace_->BeginAction();
+  }
+  absl::Status Finished(const Action& action) override {
+    if (step_.trace_ != nullptr) step_.trace_->EndAction(action);
+    return step_.exchange_->status();
+  }
 
  private:
   Communicator& Link(bool forward) { return forward ? *step_.links_.forward : *step_.links_.backward; }
@@ -312,6 +326,8 @@ absl::Status TrainStep::ComputeGradients(const StepPlan& plan, const HostBatch& 
   device_batch_.Upload(backend_, stream_, batch);
   backend_.ResetWork();
   sum_.Start();
+  if (trace_ != nullptr) trace_->BeginStep();
+  for (const auto& stage : rank_stages_) stage->trace = trace_;
   Context context(*this);
   RETURN_IF_ERROR(executor_->Run(context));
   RETURN_IF_ERROR(SumOverRanks());

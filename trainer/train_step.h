@@ -23,6 +23,7 @@
 #include "trainer/optimizer.h"
 #include "trainer/rank_links.h"
 #include "trainer/schedule.h"
+#include "trainer/trace.h"
 #include "trainer/train_state.h"
 
 namespace shoestring {
@@ -88,6 +89,9 @@ class TrainStep {
   // Whether it is so on any rank; every rank asks.
   absl::StatusOr<bool> OnAnyRank(bool here);
 
+  // Recorded from the next step on; null: nothing. `trace` outlives this object or its own removal.
+  void SetTrace(StepTrace* trace) { trace_ = trace; }
+
   // What Evaluate does to one micro-batch, for an arena that measures.
   void MeasureEvaluation();
 
@@ -135,6 +139,8 @@ class TrainStep {
   View evaluated_;   // [1, n] f64: losses and targets of evaluated micro-batches, of all ranks
   View bias_max_;    // [1, layers with experts] f64
   View found_;       // [1, 2] f64
+
+  StepTrace* trace_ = nullptr;
 
   std::vector<LaneShare> shares_;  // of each direction, for the step under way
   std::map<StageId, BoundStage> stages_;
