@@ -31,3 +31,10 @@ function(shoestring_test name)
   add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
   set_tests_properties(${name} PROPERTIES LABELS "${arg_LABELS}" TIMEOUT 600)
 endfunction()
+
+# shoestring_bundle(TARGET KIND program|test|bench): packed by tests/gpu/bundle.sh, if built. tests/gpu/run.sh runs tests and
+# benches of the bundle by themselves.
+function(shoestring_bundle target)
+  cmake_parse_arguments(arg "" "KIND" "" ${ARGN})
+  set_property(GLOBAL APPEND_STRING PROPERTY SHOESTRING_BUNDLE "${arg_KIND} $<TARGET_FILE:${target}>\n")
+endfunction()
