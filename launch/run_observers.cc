@@ -14,11 +14,13 @@
 #include "trainer/checkpoint/save.h"
 #include "trainer/checkpoint/shared_state.h"
 #include "trainer/checkpoint/train_state_io.h"
+#include "trainer/observe/trace_file.h"
 
 namespace shoestring {
 namespace {
 
 constexpr double kMib = 1 << 20;
+constexpr int64_t kTracedStep = 3;  // buffers are warm
 
 // One rank's state is written from where it lies.
 absl::StatusOr<SavedCheckpoint> SaveOf(FileSystem& fs, const std::string& directory,
@@ -53,6 +55,23 @@ absl::Status CheckpointObserver::OnCheckpointDue(const TrainState& state) {
 
 absl::Status PartObserver::OnCheckpointDue(const TrainState& state) {
   return SaveShared(fs_, "", {}, state, trainer_.backend(), trainer_.stream(), trainer_.links()).status();
+}
+
+TraceObserver::TraceObserver(FileSystem& fs, Clock& clock, Trainer& trainer, std::function<std::string()> directory)
+    : fs_(fs), trainer_(trainer), directory_(std::move(directory)), trace_(clock) {
+  trace_.Listen(trainer.links());
+  trainer.SetTrace(&trace_);
+}
+
+absl::Status TraceObserver::OnStep(const StepResult& result) {
+  if (++steps_ != kTracedStep) return absl::OkStatus();
+  const RankLinks& links = trainer_.links();
+  TraceFacts facts;
+  facts.rank = links.rank.value;
+  facts.position = links.position();
+  facts.data_index = links.mesh.DataIndexOf(links.rank);
+  facts.step = result.position.step;
+  return WriteTrace(fs_, directory_(), facts, trace_);
 }
 
 absl::Status OutcomeObserver::OnStep(const StepResult& result) {

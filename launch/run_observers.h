@@ -2,13 +2,16 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 
+#include "base/clock.h"
 #include "base/file_system.h"
 #include "configs/schema/run.pb.h"
 #include "launch/run_log.h"
 #include "trainer/checkpoint/manifest.pb.h"
+#include "trainer/trace.h"
 #include "trainer/train_loop.h"
 
 namespace shoestring {
@@ -39,6 +42,22 @@ class PartObserver final : public TrainObserver {
  private:
   FileSystem& fs_;
   Trainer& trainer_;
+};
+
+// Records the steps of a rank of several, and writes one of each start as a trace.
+class TraceObserver final : public TrainObserver {
+ public:
+  // `directory` says where, once the run has begun. References outlive the observer, which outlives the training.
+  TraceObserver(FileSystem& fs, Clock& clock, Trainer& trainer, std::function<std::string()> directory);
+  absl::Status OnStep(const StepResult& result) override;
+  void OnEnd(const absl::Status&, std::optional<StopReason>) override { trainer_.SetTrace(nullptr); }
+
+ private:
+  FileSystem& fs_;
+  Trainer& trainer_;
+  const std::function<std::string()> directory_;
+  StepTrace trace_;
+  int64_t steps_ = 0;  // of this start
 };
 
 // Remembers what the outcome of a run says.

@@ -38,6 +38,7 @@
 #include "trainer/observe/report.h"
 #include "trainer/observe/run_facts.h"
 #include "trainer/observe/run_observer.h"
+#include "trainer/observe/trace_file.h"
 #include "trainer/support.h"
 #include "trainer/thread_ranks.h"
 #include "trainer/train_loop.h"
@@ -139,6 +140,16 @@ absl::Status ChooseStart(const TrainRequest& request, Session& session, Area& ar
   return RanksOf(request) > 1 ? VerifyFiles(session.fs, *session.from) : absl::OkStatus();
 }
 
+// Of several ranks each; rank 0 has begun the attempt before the first step is done.
+std::unique_ptr<TraceObserver> TraceOf(const TrainRequest& request, Session& session, Trainer& trainer) {
+  if (RanksOf(request) == 1) return nullptr;
+  auto observer = std::make_unique<TraceObserver>(session.fs, RealClock(), trainer, [&request, &session] {
+    return TraceDirectory(JoinPath(request.run_directory, AttemptName(session.generation)));
+  });
+  trainer.AddObserver(*observer);
+  return observer;
+}
+
 absl::StatusOr<std::unique_ptr<Trainer>> MakeTrainer(const TrainRequest& request, Session& session, Backend& backend,
                                                      std::optional<RankLinks> links) {
   TrainOptions options;
@@ -234,6 +245,7 @@ absl::Status Train(const TrainRequest& request, Session& session) {
   for (TrainObserver* each : std::initializer_list<TrainObserver*>{observer.get(), &outcome, &saver, &memory}) {
     session.trainer->AddObserver(*each);
   }
+  const std::unique_ptr<TraceObserver> trace = TraceOf(request, session, *session.trainer);
   const absl::StatusOr<StopReason> reason = session.trainer->Run();
   absl::Status written = observer->end_status();
   if (written.ok()) written = WriteReport(session.fs, request.run_directory);
@@ -261,6 +273,7 @@ absl::Status RunOtherRank(const TrainRequest& request, Session& session, RankLin
   RETURN_IF_ERROR(Restore(session, *trainer));
   PartObserver part(session.fs, *trainer);
   trainer->AddObserver(part);
+  const std::unique_ptr<TraceObserver> trace = TraceOf(request, session, *trainer);
   return trainer->Run().status();
 }
 

@@ -160,6 +160,7 @@ absl::StatusOr<const StepResult*> Trainer::Step() {
   const int64_t start = clock_.MonotonicNanos();
   ASSIGN_OR_RETURN(const HostBatch* batch, TakeBatch(plan));
   const int64_t have_batch = clock_.MonotonicNanos();
+  step->SetTrace(trace_);
   RETURN_IF_ERROR(step->ComputeGradients(plan, *batch, result_));
   RETURN_IF_ERROR(step->Update(plan, result_));
   result_.times.data_wait_s = static_cast<double>(have_batch - start) * 1e-9;

@@ -84,6 +84,8 @@ class Trainer {
   const HeldTable& held() const { return held_; }
   const RankLinks& links() const { return links_; }
   Backend& backend() { return backend_; }
+  // Records every step from the next one on; null: nothing. `trace` outlives the trainer or its own removal.
+  void SetTrace(StepTrace* trace) { trace_ = trace; }
   Stream& stream() { return *stream_; }
   // After the state was filled.
   absl::Status RefreshCompute() { return state_->RefreshCompute(backend_, *stream_, links_); }
@@ -133,6 +135,7 @@ class Trainer {
   std::unique_ptr<TrainState> state_;
   std::unique_ptr<PhaseRun> phase_;
   std::vector<TrainObserver*> observers_;
+  StepTrace* trace_ = nullptr;
   StepResult result_;
   int64_t saved_step_ = -1;
   int64_t validated_step_ = -1;

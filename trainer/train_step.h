@@ -50,6 +50,7 @@ struct StepResult {
   double mean_max_over_mean_load = 0;               // over those layers; 0 without experts
   double bias_abs_max = 0;                          // largest routing bias after the step
   WorkCounters work;                                // of forward and backward
+  StepShares shares;                                // where the time went, if the step was recorded; else zeros
   StepTimes times;
 
   double total_loss() const { return loss + plan.mtp_weight * loss_mtp + loss_balance; }

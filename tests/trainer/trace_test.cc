@@ -44,9 +44,9 @@ TracedStep TraceRank0(const std::string& layout) {
     StepTrace trace(RealClock());
     trace.Listen(trainer->links());
     ASSIGN_OR_RETURN(TrainStep * step, trainer->CurrentStep());
-    step->SetTrace(&trace);
+    trainer->SetTrace(&trace);
     RETURN_IF_ERROR(trainer->Step().status());
-    step->SetTrace(nullptr);
+    trainer->SetTrace(nullptr);
     if (!first) return absl::OkStatus();
     EXPECT_EQ(trace.dropped(), 0);
     traced.shares = trace.Shares();

@@ -7,10 +7,13 @@
 #include <limits>
 #include <utility>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/status_macros.h"
+#include "configs/load.h"
+#include "configs/resolve.h"
 #include "trainer/observe/curves.h"
 #include "trainer/observe/page.h"
 #include "trainer/observe/run_facts.h"
@@ -222,6 +225,25 @@ std::string TimeChart(const Summary& summary, const MetricsFile& metrics) {
   return RenderBarChart(chart);
 }
 
+// As an image of its own, whose style stays its own.
+std::string Picture(const std::string& svg, const char* what) {
+  return absl::StrCat("<div style=\"overflow-x:auto\"><img alt=\"timeline, ", what,
+                      "\" src=\"data:image/svg+xml;base64,", absl::Base64Escape(svg), "\"/></div>\n");
+}
+
+// A picture of each: what the pipeline did in one step, and what it would do at the same costs without other delays.
+std::string TimelineSection(const std::optional<Timeline>& timeline) {
+  if (!timeline.has_value()) return "";
+  return Section(
+      "A step of the pipeline",
+      absl::StrCat("<p>Step ", timeline->step, ", as its ranks recorded it: ", Fixed(1e3 * timeline->measured_s, 1),
+                   " ms, of which positions compute ", Fixed(100 * (1 - timeline->measured_bubble), 0),
+                   " %. Below, the same program at the same mean costs if nothing else delayed anyone: ",
+                   Fixed(1e3 * timeline->planned_s, 1), " ms, ", Fixed(100 * (1 - timeline->planned_bubble), 0),
+                   " %.</p>\n", Picture(timeline->measured_svg, "measured"),
+                   Picture(timeline->planned_svg, "planned")));
+}
+
 std::string ValidationTable(const MetricsFile& metrics) {
   std::vector<std::vector<std::string>> rows;
   for (const StepMetrics& row : metrics.rows) {
@@ -234,9 +256,17 @@ std::string ValidationTable(const MetricsFile& metrics) {
   return Folded("Validations as numbers", HtmlTable({"step", "tokens", "nats/token", "bits/byte"}, rows));
 }
 
+// The page is about the whole run; a trace that cannot be read is not worth failing for.
+std::optional<Timeline> TimelineOf(FileSystem& fs, const std::string& run_dir, const Summary& summary) {
+  const absl::StatusOr<config::LoadedConfig> loaded = config::ParseConfig(summary.config_text, "summary.json");
+  if (!loaded.ok() || loaded->config.train().phase_size() == 0) return std::nullopt;
+  const absl::StatusOr<Timeline> timeline = ReadTimeline(fs, run_dir, config::ResolvePhase(loaded->config, 0).layout);
+  return timeline.ok() ? std::optional<Timeline>(*timeline) : std::nullopt;
+}
+
 }  // namespace
 
-std::string RenderReport(const Summary& summary, const MetricsFile& metrics) {
+std::string RenderReport(const Summary& summary, const MetricsFile& metrics, const std::optional<Timeline>& timeline) {
   std::string html =
       PageOpen(summary.name.empty() ? "Training run" : summary.name, summary.exit_reason, HasFailed(summary));
   html += Verdict(summary, metrics);
@@ -251,6 +281,7 @@ std::string RenderReport(const Summary& summary, const MetricsFile& metrics) {
           ValidationTable(metrics)));
   html += Section("Experts", ChartGrid({LoadChart(layers, metrics), LoadOverTime(layers), LastLoads(summary.loads)}));
   html += Section("Time", ChartGrid({TimeChart(summary, metrics)}));
+  html += TimelineSection(timeline);
   html += Section("A sample of its text", Preformatted(summary.sample, /*wrap=*/true));
   html += Section("Parameters", Preformatted(summary.parameters));
   html += Section("Memory", Preformatted(summary.memory_table));
@@ -281,7 +312,8 @@ absl::Status WriteReport(FileSystem& fs, const std::string& run_dir) {
       summary.final_val_bits_per_byte = row.val_bits_per_byte;
     }
   }
-  return WriteFile(fs, JoinPath(run_dir, "report.html"), RenderReport(summary, metrics));
+  return WriteFile(fs, JoinPath(run_dir, "report.html"),
+                   RenderReport(summary, metrics, TimelineOf(fs, run_dir, summary)));
 }
 
 }  // namespace shoestring

@@ -113,6 +113,10 @@ StepMetrics RunObserver::RowOf(const StepResult& result) {
   row.consumed_tokens = static_cast<double>(result.position.tokens);
   row.step_time_s = result.times.total_s;
   row.data_wait_s = result.times.data_wait_s;
+  if (result.shares.step_s > 0) {
+    row.bubble_frac = result.shares.bubble_s / result.shares.step_s;
+    row.exposed_comm_s = result.shares.exposed_s;
+  }
   row.forward_s = result.times.forward_s;
   row.backward_s = result.times.backward_s;
   row.optimizer_s = result.times.optimizer_s;

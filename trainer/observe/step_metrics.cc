@@ -31,6 +31,8 @@ constexpr MetricColumn kColumns[] = {
     {"backward_s", "time/backward_s", false, &StepMetrics::backward_s},
     {"optimizer_s", "time/optimizer_s", false, &StepMetrics::optimizer_s},
     {"val_time_s", "time/validation_s", false, &StepMetrics::val_time_s},
+    {"bubble_frac", "time/bubble_frac", false, &StepMetrics::bubble_frac},
+    {"exposed_comm_s", "time/exposed_comm_s", false, &StepMetrics::exposed_comm_s},
     {"tokens_per_sec", "speed/tokens_per_sec", false, &StepMetrics::tokens_per_sec},
     {"tokens_per_sec_per_rank", "speed/tokens_per_sec_per_rank", false, &StepMetrics::tokens_per_sec_per_rank},
     {"tflops_per_rank", "speed/tflops_per_rank", false, &StepMetrics::tflops_per_rank},

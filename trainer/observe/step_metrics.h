@@ -25,6 +25,7 @@ struct StepMetrics {
   std::optional<double> grad_norm, lr, bias_speed, mtp_weight;
   std::optional<double> tokens, consumed_tokens;
   std::optional<double> step_time_s, data_wait_s, forward_s, backward_s, optimizer_s, val_time_s;
+  std::optional<double> bubble_frac, exposed_comm_s;  // of rank 0, where there are others
   std::optional<double> tokens_per_sec, tokens_per_sec_per_rank, tflops_per_rank, gemm_flops_share, gemm_peak_share;
   std::optional<double> gemm_peak_gflops;
   std::optional<double> mem_peak_gib;
