@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "configs/print.h"
 #include "configs/resolve.h"
+#include "trainer/checkpoint/read_state.h"
 
 namespace shoestring {
 
@@ -16,7 +17,10 @@ checkpoint::SnapshotHeader RunHeader(const config::RunConfig& config, const RunD
   header.set_run_hash(config::RunHash(config));
   header.set_data_hash(data.data_hash);
   header.set_tokenizer_fingerprint(data.tokenizer_fingerprint);
-  header.set_layout(absl::StrCat(config::WorldSize(config.layout()), " rank, CPU"));
+  const int64_t ranks = config::WorldSize(config.layout());
+  const bool fast = config.train().reduction() == config::TrainConfig::FAST;
+  header.set_layout(
+      absl::StrCat(ranks, ranks == 1 ? " rank, CPU" : " ranks, CPU", fast ? ", " : "", fast ? kFastSums : ""));
   header.set_instruction_set(std::string(IsaName(isa)));
   return header;
 }

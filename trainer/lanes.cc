@@ -15,6 +15,14 @@ int64_t LaneShare::ExpertGroup(int64_t of_block, int64_t sum) const {
   return (neighbours.first + source * lanes.count + of_block * block + place) / expert_lanes;
 }
 
+StepPlan FastPlan(StepPlan plan, const Mesh& mesh) {
+  const int64_t lanes = int64_t{mesh.data_ranks()} * mesh.directions();
+  plan.waves *= plan.lanes / lanes;
+  plan.lanes = lanes;
+  plan.expert_lanes = mesh.expert_ranks();
+  return plan;
+}
+
 LaneShare MakeLaneShare(const Mesh& mesh, Rank rank, Direction direction, int64_t lanes, int64_t expert_lanes,
                         int64_t waves) {
   LaneShare share;

@@ -6,6 +6,7 @@
 
 #include "parallel/mesh.h"
 #include "parallel/stage.h"
+#include "trainer/schedule.h"
 
 namespace shoestring {
 
@@ -35,6 +36,10 @@ struct LaneShare {
   int64_t sums() const { return source_lanes() * block / expert_lanes; }
   int64_t ExpertGroup(int64_t of_block, int64_t sum) const;
 };
+
+// The plan of a step under FAST sums: lanes and groups of expert lanes are the layout's own, one lane a rank and
+// direction, so that nothing waits and no more than one accumulator is open; micro-batches stay where they are.
+StepPlan FastPlan(StepPlan plan, const Mesh& mesh);
 
 // `expert_lanes` divides the lanes of the expert group (checked by the config's validator); 1 for a model without
 // experts.

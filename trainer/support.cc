@@ -64,20 +64,11 @@ void CheckPrecision(const config::RunConfig& config, std::vector<std::string>& p
   CheckPairs(config, problems);
 }
 
-void CheckReduction(const config::RunConfig& config, std::vector<std::string>& problems) {
-  if (config.train().reduction() == config::TrainConfig::FAST) {
-    problems.push_back(
-        "train.reduction: FAST is the order of NCCL's own sums, and ranks on the CPU have none; set "
-        "train.reduction=CANONICAL");
-  }
-}
-
 }  // namespace
 
 std::vector<std::string> FindUnsupported(const config::RunConfig& config) {
   std::vector<std::string> problems;
   CheckPrecision(config, problems);
-  CheckReduction(config, problems);
   CheckDevice(config.layout(), "layout", problems);
   const config::LayoutConfig first = config::ResolvePhase(config, 0).layout;
   for (int i = 0; i < config.train().phase_size(); ++i) {

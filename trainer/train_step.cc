@@ -182,7 +182,7 @@ TrainStep::TrainStep(const config::RunConfig& config, const Schedule& schedule, 
       links_(links),
       layout_(schedule.settings(phase).layout),
       shape_(ShapeOf(config, schedule, phase)),
-      largest_(schedule.LargestStep(phase)),
+      largest_(Taken(schedule.LargestStep(phase))),
       batch_shape_(BatchShapeOf(config, largest_, links.mesh.data_ranks())),
       exchange_(ExchangeOf(layout_, shape_, links, arena)),
       device_batch_(arena, batch_shape_, largest_.micro_batch),
@@ -299,7 +299,12 @@ SlotBuffers TrainStep::AllocateBuffers(Arena& arena, StageId stage, Direction di
   return buffers;
 }
 
-SampleRuns TrainStep::Samples(const StepPlan& plan) const {
+StepPlan TrainStep::Taken(const StepPlan& plan) const {
+  return train_.reduction() == config::TrainConfig::FAST ? FastPlan(plan, links_.mesh) : plan;
+}
+
+SampleRuns TrainStep::Samples(const StepPlan& config_plan) const {
+  const StepPlan plan = Taken(config_plan);
   SampleRuns samples;
   for (int d = 0; d < links_.mesh.directions(); ++d) {
     const IndexRange lanes = links_.mesh.LanesOf(links_.mesh.DataIndexOf(links_.rank), Direction(d), plan.lanes);
@@ -309,8 +314,9 @@ SampleRuns TrainStep::Samples(const StepPlan& plan) const {
   return samples;
 }
 
-absl::Status TrainStep::ComputeGradients(const StepPlan& plan, const HostBatch& batch, StepResult& result) {
+absl::Status TrainStep::ComputeGradients(const StepPlan& config_plan, const HostBatch& batch, StepResult& result) {
   const int64_t start = clock_.MonotonicNanos();
+  const StepPlan plan = Taken(config_plan);
   PrepareProgram(plan.waves);
   result.plan = plan;
   result.times = StepTimes();

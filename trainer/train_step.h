@@ -106,6 +106,8 @@ class TrainStep {
   class Context;
   friend class Context;
 
+  // As this layout takes it: see FastPlan.
+  StepPlan Taken(const StepPlan& plan) const;
   void MakeStages(const config::RunConfig& config, Arena& arena);
   void BindState(Arena& arena);
   void PrepareProgram(int64_t waves);

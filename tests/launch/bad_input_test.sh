@@ -100,7 +100,6 @@ config_cases() {
   bad 78 "precision.fp8.activation_format: is not set" "" "${t[@]}" --set precision.mode=FP8 --set precision.fp8={}
   bad 78 "device: this build has no CUDA; set" "" "${t[@]}" --set layout.device=CUDA
   bad 78 "parameters would move to other ranks" "" "${t[@]}" --set 'train.phase[1].layout={ data_ranks: 2 }'
-  bad 78 "train.reduction: FAST" "" "${t[@]}" --set train.reduction=FAST
   bad 78 "beta1" "" "${t[@]}" --set train.adamw.beta1=1.5
 }
 

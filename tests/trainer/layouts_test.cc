@@ -39,6 +39,24 @@ TEST_P(LayoutsTest, GiveTheBitsOfOneRank) {
   EXPECT_EQ(many->tensors, one->tensors);
 }
 
+// FAST gives up the order of the config's lanes for the layout's own: one lane a rank and direction, groups of expert
+// lanes as wide as the expert ranks. So it equals one rank that is told to sum so, and only nearly one that is not.
+TEST(FastSumsTest, AreThoseOfTheLayout) {
+  const LayoutCase fast{"", "data_ranks: 2 expert_ranks: 2", "BF16", "lanes: 8 expert_lanes: 8 reduction: FAST"};
+  const LayoutCase same{"", "", "BF16", "lanes: 2 expert_lanes: 2 reduction: CANONICAL"};
+  const LayoutCase canonical{"", "", "BF16", "lanes: 8 expert_lanes: 1 reduction: CANONICAL"};
+  const absl::StatusOr<LayoutResult> result = TrainOnThreads(ConfigOf(fast, fast.layout), 3);
+  ASSERT_TRUE(result.ok()) << result.status();
+  const absl::StatusOr<LayoutResult> twin = TrainOnThreads(ConfigOf(same, ""), 3);
+  ASSERT_TRUE(twin.ok()) << twin.status();
+  EXPECT_EQ(result->tensors, twin->tensors);
+  EXPECT_EQ(result->losses, twin->losses);
+  const absl::StatusOr<LayoutResult> other = TrainOnThreads(ConfigOf(canonical, ""), 3);
+  ASSERT_TRUE(other.ok()) << other.status();
+  EXPECT_NE(result->tensors, other->tensors);
+  for (int i = 0; i < 3; ++i) EXPECT_NEAR(result->losses[i], other->losses[i], 1e-3);
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Spread, LayoutsTest,
     testing::Values(

@@ -6,11 +6,15 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "base/file_system.h"
 #include "trainer/checkpoint/load.h"
 #include "trainer/checkpoint/snapshot.h"
 
 namespace shoestring {
+
+// In SnapshotHeader::layout of a run whose sums follow its layout (train.reduction: FAST).
+inline constexpr absl::string_view kFastSums = "FAST sums";
 
 enum class Coverage {
   kWholeState,  // the checkpoint must hold exactly these tensors; the digest of the result is verified
