@@ -68,11 +68,13 @@ absl::Status ThreadGroup::Wait(int index, ThreadCallGroup& group) {
       }
     }
     member.waiting = true;
+    waiting_for_messages_ += member.waits_for_message ? 1 : 0;
     if (deadline == INT64_MAX) {  // a worker is at it, and will say when it has done
       member.changed.wait(lock);
     } else {
       member.changed.wait_for(lock, std::chrono::nanoseconds(deadline));
     }
+    waiting_for_messages_ -= member.waits_for_message ? 1 : 0;
     member.waiting = false;
   }
   return absl::OkStatus();
@@ -299,6 +301,7 @@ void ThreadGroup::WakeAll() {
 }
 
 void ThreadGroup::WakeReceivers() {
+  if (waiting_for_messages_ == 0) return;
   for (const std::unique_ptr<Member>& member : members_) {
     if (member->waiting && member->waits_for_message) member->changed.notify_one();
   }

@@ -115,6 +115,7 @@ class ThreadGroup {
   std::mutex mutex_;  // of all below, except payloads and deposits while their one user copies them
   absl::Status poison_;
   int64_t left_count_ = 0;
+  int waiting_for_messages_ = 0;  // members
   std::vector<std::unique_ptr<Member>> members_;
   std::vector<std::unique_ptr<ThreadSlot>> slots_;
   std::vector<ThreadSlot*> idle_slots_;

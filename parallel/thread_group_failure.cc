@@ -102,6 +102,7 @@ void ThreadGroup::FailIfHopeless(Member& member, const ThreadCallGroup& group) {
         continue;
       }
     }
+    if (left_count_ == 0) continue;
     const Member* culprit = nullptr;
     for (const std::unique_ptr<Member>& other : members_) {
       if (!other->left || !IsMissing(*other, call, progress.collective)) continue;
