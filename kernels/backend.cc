@@ -167,7 +167,8 @@ void Backend::GroupedGemm(Stream& stream, GemmLayout layout, const Segments& seg
                      b.quantised() ? ScaleRows(b.tile, b_shape.rows, groups) : kAny);
     check.Tensor("c", c, accumulate ? kF32 : kAct, rows, n);
   }
-  CountGemm(a, 2 * rows * n * a.values.cols);
+  check.Require(segments.known_rows <= rows, "known_rows must be at most max_rows");
+  CountGemm(a, 2 * segments.counted_rows() * n * a.values.cols);
   DoGroupedGemm(stream, layout, segments, a, b, c, accumulate, how);
 }
 

@@ -25,7 +25,7 @@ class Stream {
 
 // What a backend counted since the last reset; matrix products and the attention core only.
 struct WorkCounters {
-  int64_t gemm_flops = 0;       // dense and grouped products, 2*M*N*K each; grouped ones at their `max_rows`
+  int64_t gemm_flops = 0;       // dense and grouped products, 2*M*N*K each; grouped ones at counted_rows()
   int64_t fp8_gemm_flops = 0;   // those of them whose operands are both FP8
   int64_t attention_flops = 0;  // causal: half of the full rectangle; backward twice the forward (scores that are
                                 // computed again are not counted)

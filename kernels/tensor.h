@@ -200,6 +200,11 @@ struct Segments {
   ConstView offsets;
   int64_t groups = 0;
   int64_t max_rows = 0;
+  // Rows of all groups together where the host knows them (of tokens that other ranks sent); -1: it does not. Changes
+  // no result: it is what work is counted at.
+  int64_t known_rows = -1;
+
+  int64_t counted_rows() const { return known_rows >= 0 ? known_rows : max_rows; }
 };
 
 }  // namespace shoestring

@@ -65,7 +65,8 @@ AllToAllExchange::AllToAllExchange(const ExchangeShape& shape, const ExchangeOpt
 }
 
 Segments AllToAllExchange::segments(const Plan& plan) const {
-  return {Own(plan).offsets, g_.local_experts, g_.max_rows};
+  const int64_t came = measuring_ ? -1 : Own(plan).arrivals->rows();
+  return {Own(plan).offsets, g_.local_experts, g_.max_rows, came};
 }
 ConstView AllToAllExchange::lane_offsets(const Plan& plan) const { return Own(plan).lane_offsets; }
 absl::Span<const int32_t> AllToAllExchange::host_lane_offsets(const Plan& plan) const {

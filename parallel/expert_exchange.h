@@ -79,7 +79,7 @@ class ExpertExchange {
   virtual int64_t local_experts() const = 0;
   // Lanes whose tokens arrive here: one a rank of the expert group, in the order of the group.
   virtual int lanes() const = 0;
-  // Which received rows belong to which local expert; valid after AwaitDispatch.
+  // Which received rows belong to which local expert, and how many there are; valid after AwaitDispatch.
   virtual Segments segments(const Plan& plan) const = 0;
   // i32 [1, local_experts * lanes + 1]: the rows that lane l sent local expert e are [e * lanes + l] up to the next
   // entry. Valid after AwaitDispatch.

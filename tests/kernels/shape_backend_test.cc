@@ -44,6 +44,17 @@ TEST_F(ShapeBackendTest, CountsGroupedProductsAtTheirRows) {
   EXPECT_EQ(shape_->work().gemm_flops, 6 * 30 * 5 * 7);
 }
 
+TEST_F(ShapeBackendTest, CountsGroupedProductsAtTheRowsThatTheHostKnows) {
+  for (const int64_t rows : {0, 11, 30}) {
+    shape_->ResetWork();
+    const Segments segments = {I32(1, 5), 4, 30, rows};
+    shape_->GroupedGemm(*stream_, GemmLayout::kNT, segments, BF(30, 7), BF(4 * 5, 7), BF(30, 5));
+    EXPECT_EQ(shape_->work().gemm_flops, 2 * rows * 5 * 7);
+    shape_->GroupedGemm(*stream_, GemmLayout::kTN, segments, BF(30, 5), BF(30, 7), F32(4 * 5, 7), true);
+    EXPECT_EQ(shape_->work().gemm_flops, 4 * rows * 5 * 7);
+  }
+}
+
 TEST_F(ShapeBackendTest, CountsHalfOfAttention) {
   const AttentionShape s = {
       .tokens = 12, .sequence_length = 6, .heads = 2, .nope_dim = 4, .rope_dim = 2, .value_dim = 3};

@@ -108,7 +108,7 @@ void ExpertGather::BackwardSum(const LayerContext& ctx, absl::Span<const ExpertB
   const View weight =
       gather("experts.row_weight", [&](const ExpertBatch& b) { return column(b.saved->row_weight); }).values;
   MlpBackwardWeight(ctx, x, saved, pending, d_out, target,
-                    {{offsets, experts_, max_rows_}, weight.Reshape(1, max_rows_), {}});
+                    {{offsets, experts_, max_rows_, rows}, weight.Reshape(1, max_rows_), {}});
 }
 
 void ExpertGather::BackwardWeight(const LayerContext& ctx, absl::Span<const ExpertBatch> batches,

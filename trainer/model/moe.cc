@@ -144,10 +144,9 @@ void MoeBackwardWeight(const LayerContext& ctx, ConstView x, const MoeSaved& sav
 OperationCost MoeCost(const ModelShape& s, const RecomputeOptions& recompute, const ExpertExchange& exchange) {
   OperationCost cost = RouterCost(s);
   if (s.shared_ffn > 0) cost += MlpCost(s, recompute, s.formats.cached_swiglu_input, s.shared_ffn);
-  const int64_t rows = exchange.max_rows();
-  AddLinear(cost, rows, 2 * s.expert_ffn, s.hidden);
-  AddLinear(cost, rows, s.hidden, s.expert_ffn);
   const int64_t journeys = s.tokens() * s.chosen;
+  AddLinear(cost, journeys, 2 * s.expert_ffn, s.hidden);
+  AddLinear(cost, journeys, s.hidden, s.expert_ffn);
   const int64_t act_row = s.hidden * SizeOf(s.act);
   cost.dispatch_bytes = journeys * (RowBytes(s.formats.dispatch, s.hidden) + SizeOf(DType::kF32));
   cost.combine_bytes = journeys * act_row;

@@ -78,6 +78,8 @@ void MoeBackwardDispatch(const LayerContext& ctx, const ExpertExchange& exchange
 // d_out: as in MoeBackwardCombine.
 void MoeBackwardWeight(const LayerContext& ctx, ConstView x, const MoeSaved& saved, const MoePending& pending,
                        ConstView d_out, const MoeWeights& grads);
+// Products of routed experts at the T*K rows that a micro-batch sends to experts: what a rank's experts receive depends
+// on the routing, over all ranks it is as much.
 OperationCost MoeCost(const ModelShape& shape, const RecomputeOptions& recompute, const ExpertExchange& exchange);
 
 }  // namespace shoestring
