@@ -38,6 +38,15 @@ absl::Status OfRank(const absl::Status& status, int rank) {
   return named;
 }
 
+// Of ranks that waited in vain some waited for others that did: only together they say who was late.
+absl::Status AllThatWaited(const std::vector<absl::Status>& failures) {
+  std::string all;
+  for (const absl::Status& status : failures) {
+    if (absl::IsDeadlineExceeded(status)) absl::StrAppend(&all, all.empty() ? "" : "; ", status.message());
+  }
+  return absl::DeadlineExceededError(all);
+}
+
 }  // namespace
 
 absl::Status RunThreadRanks(const Mesh& mesh, absl::FunctionRef<absl::Status(RankLinks)> body) {
@@ -64,6 +73,7 @@ absl::Status RunThreadRanks(const Mesh& mesh, absl::FunctionRef<absl::Status(Ran
   if (failures.empty()) return absl::OkStatus();
   // Whose links went takes others along, which may be quicker to say so.
   for (const absl::Status& status : failures) {
+    if (absl::IsDeadlineExceeded(status)) return AllThatWaited(failures);
     if (!absl::IsUnavailable(status)) return status;
   }
   return failures[0];
