@@ -93,6 +93,7 @@ class Trainer {
   const std::string& memory_table() const { return memory_table_; }
   int64_t arena_bytes() const { return memory_.size_bytes(); }
   int64_t arena_high_water_bytes() const { return arena_.high_water_bytes(); }
+  int64_t arena_high_water_bytes(Purpose purpose) const { return arena_.high_water_bytes(purpose); }
 
   // Everything until the run is over or stopped.
   absl::StatusOr<StopReason> Run();

@@ -160,6 +160,7 @@ class TrainStep::Context final : public ExecutionContext {
   }
   absl::Status Finished(const Action& action) override {
     if (step_.trace_ != nullptr) step_.trace_->EndAction(action);
+    step_.executed_.push_back(action);
     return step_.exchange_->status();
   }
 
@@ -259,6 +260,7 @@ void TrainStep::PrepareProgram(int64_t waves) {
   CHECK(program.ok());
   executor_.reset();
   actions_ = program->positions[links_.position()];
+  executed_.reserve(actions_.size());
   if (!stages_.empty()) executor_ = std::make_unique<Executor>(actions_, stages_);
   program_waves_ = waves;
 }
@@ -334,6 +336,7 @@ absl::Status TrainStep::ComputeGradients(const StepPlan& config_plan, const Host
   sum_.Start();
   if (trace_ != nullptr) trace_->BeginStep();
   for (const auto& stage : rank_stages_) stage->trace = trace_;
+  executed_.clear();
   Context context(*this);
   RETURN_IF_ERROR(executor_->Run(context));
   RETURN_IF_ERROR(SumOverRanks());

@@ -98,8 +98,9 @@ class TrainStep {
 
   // Of a rank that holds the whole model.
   StageModel& model();
-  // The actions of this rank in the step that was taken last.
+  // The actions of this rank in the step that was taken last: its program, and those that have ended, in that order.
   const std::vector<Action>& actions() const { return actions_; }
+  const std::vector<Action>& executed() const { return executed_; }
 
  private:
   class RankStage;
@@ -148,6 +149,7 @@ class TrainStep {
   std::vector<LaneShare> shares_;  // of each direction, for the step under way
   std::map<StageId, BoundStage> stages_;
   std::vector<Action> actions_;
+  std::vector<Action> executed_;
   std::unique_ptr<Executor> executor_;
   int64_t program_waves_ = 0;
   bool has_gradient_ = false;

@@ -6,7 +6,7 @@
 # and `required` for the table, and returns 0 for pass. ${scratch} is a folder that is removed at the end.
 
 all_items=(quickstart memory learns parameters one_layer gradients bias speed kill save_kill bad_input tests ci sanitizers
-  fp8_quantiser fp8_share fp8_training fp8_speed streaming parity fuzz schedules)
+  fp8_quantiser fp8_share fp8_training fp8_speed streaming parity fuzz schedules layouts)
 
 source tests/acceptance/fp8_items.sh
 
@@ -33,6 +33,7 @@ describe() {
     save_kill) echo "the same with the kill during a save, at each of its file operations" ;;
     bad_input) echo "at least 60 bad inputs, each with its exit code and one line" ;;
     schedules) echo "schedules have the published bubbles and memory; broken programs are found; gradients are exact" ;;
+    layouts) echo "any layout gives the bits of one rank, and each rank does its share and no more" ;;
     tests) echo "tests/run.sh passes" ;;
     ci) echo ".ci/run passes in at most 35 minutes" ;;
     sanitizers) echo "the suite is clean under ASan and UBSan" ;;
@@ -173,6 +174,15 @@ item_schedules() {
   run_ctest pipeline_test launch_schedule_test || return 1
   figure="$(grep -cE '\[       OK \] Programs/BrokenTest' "${out}") broken programs found; \
 $(grep -cE '\[       OK \] SimulateTest' "${out}") tests of bubbles and memory"
+}
+
+item_layouts() {
+  local equal all
+  command="tests/layouts.sh" required=">= 150 layouts, all equal to one rank; the others refused"
+  logged tests/layouts.sh || return 1
+  figure=$(last 'layouts: [0-9]+ of [0-9]+ equal one rank')
+  read -r _ equal _ all _ <<< "${figure}"
+  holds "${equal:-0} == ${all:-1} && ${all:-0} >= 150"
 }
 
 item_gradients() {

@@ -42,6 +42,7 @@ class StateCollector {
   void Add(const TrainState& state, const RankLinks& links) {
     const std::lock_guard<std::mutex> lock(mutex_);
     const std::vector<StateTensor> tensors = WholeStateTensors(state);
+    for (const StateTensor& tensor : tensors) bytes_[StoredName(tensor)];
     for (const StatePart& part : PartsOf(state, links, StateScope::kSpoken)) {
       const StateTensor& tensor = tensors[part.tensor];
       int64_t elements = 1;
@@ -58,6 +59,7 @@ class StateCollector {
   std::map<std::string, std::string> Shas() const {
     std::map<std::string, std::string> shas;
     for (const auto& [name, bytes] : bytes_) {
+      CHECK(seen_.contains(name));
       CHECK(std::all_of(seen_.at(name).begin(), seen_.at(name).end(), [](char c) { return c == 1; }));
       shas[name] = absl::BytesToHexString(Sha256::Of(bytes));
     }
