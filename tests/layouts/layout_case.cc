@@ -134,6 +134,7 @@ config::RunConfig RecipeConfig(const LayoutCase& c, Widths widths) {
   } else if (widths == Widths::kSmall) {
     MakeSmall(*config.mutable_model());
   }
+  if (!config.train().has_ema()) config.mutable_train()->mutable_ema()->set_decay(0.9);
   config::Phase& phase = *config.mutable_train()->mutable_phase(0);
   phase.set_micro_batch(1);
   phase.set_sequence_length(widths == Widths::kSmall ? 12 : 16);
