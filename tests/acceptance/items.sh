@@ -6,7 +6,7 @@
 # and `required` for the table, and returns 0 for pass. ${scratch} is a folder that is removed at the end.
 
 all_items=(quickstart memory learns parameters one_layer gradients bias speed kill save_kill bad_input tests ci sanitizers
-  fp8_quantiser fp8_share fp8_training fp8_speed streaming parity fuzz schedules layouts)
+  fp8_quantiser fp8_share fp8_training fp8_speed streaming parity fuzz schedules layouts bundle nccl)
 
 source tests/acceptance/fp8_items.sh
 
@@ -34,6 +34,8 @@ describe() {
     bad_input) echo "at least 60 bad inputs, each with its exit code and one line" ;;
     schedules) echo "schedules have the published bubbles and memory; broken programs are found; gradients are exact" ;;
     layouts) echo "any layout gives the bits of one rank, and each rank does its share and no more" ;;
+    bundle) echo "the archive for machines with a GPU and nothing else: at most 50 MB, trains in an empty root" ;;
+    nccl) echo "the NCCL communicator over a fake of the library: parity, deadlines, aborts, re-creation" ;;
     tests) echo "tests/run.sh passes" ;;
     ci) echo ".ci/run passes in at most 35 minutes" ;;
     sanitizers) echo "the suite is clean under ASan and UBSan" ;;
@@ -274,6 +276,21 @@ item_bad_input() {
   figure=$(last '[0-9]+ cases, [0-9]+ failed')
   read -r count _ failed _ <<< "${figure}"
   holds "${count:-0} >= 60 && ${failed:-1} == 0"
+}
+
+item_bundle() {
+  command="tests/gpu/bundle_test.sh build/cpu" required="at most 50000 kB; nothing needed from outside; trains"
+  build shoestring nccl_check || return 1
+  logged tests/gpu/bundle_test.sh build/cpu || return 1
+  figure="$(last '[0-9]+ kB'), $(last '[0-9]+ programs')"
+  holds "$(number '[0-9]+ kB') <= 50000"
+}
+
+item_nccl() {
+  command="ctest --preset cpu -R '^nccl_test$'" required="all pass"
+  build nccl_test || return 1
+  logged build/cpu/tests/parallel/nccl_test || return 1
+  figure=$(last '[0-9]+ tests from [0-9]+ test suites ran')
 }
 
 item_tests() {
