@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Any layout gives the bits of one rank: trains 160 layouts of up to 8 ranks and compares each with one rank, counts
-# what each rank did, and sees that other layouts are refused (docs/layouts.md). About ten minutes on two cores.
+# what each rank did, and sees that other layouts are refused (docs/layouts.md). A few minutes on two cores.
 # Arguments go to layout_matrix: --list, --only PART_OF_A_NAME, --seed N, --count N, --recipe-widths.
 set -euo pipefail
 cd "$(dirname "$0")/.."
