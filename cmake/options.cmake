@@ -1,7 +1,9 @@
 # Compiler options that every target of ours shares, and the two functions that declare a library and a test.
 
 add_library(shoestring_options INTERFACE)
-target_compile_options(shoestring_options INTERFACE -Wall -Wextra -Werror -Wno-sign-compare -ffp-contract=off)
+# Not for nvcc, which has words of its own for them.
+target_compile_options(shoestring_options INTERFACE
+  "$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Werror;-Wno-sign-compare;-ffp-contract=off>")
 target_include_directories(shoestring_options INTERFACE ${PROJECT_SOURCE_DIR})
 target_include_directories(shoestring_options SYSTEM INTERFACE ${PROJECT_BINARY_DIR})
 if(SHOESTRING_SANITIZE)
@@ -37,4 +39,13 @@ endfunction()
 function(shoestring_bundle target)
   cmake_parse_arguments(arg "" "KIND" "" ${ARGN})
   set_property(GLOBAL APPEND_STRING PROPERTY SHOESTRING_BUNDLE "${arg_KIND} $<TARGET_FILE:${target}>\n")
+endfunction()
+
+# shoestring_opens_module(TARGET): a program that opens the CUDA module, which takes symbols of base/ and kernels/ from it:
+# all of them are linked, whether the program needs them or not, and exported.
+function(shoestring_opens_module target)
+  set_target_properties(${target} PROPERTIES ENABLE_EXPORTS ON)
+  foreach(library shoestring_base shoestring_kernels)
+    target_link_options(${target} PRIVATE "LINKER:--whole-archive,$<TARGET_FILE:${library}>,--no-whole-archive")
+  endforeach()
 endfunction()

@@ -2,6 +2,7 @@
 #include "kernels/backend.h"
 
 #include "kernels/checker.h"
+#include "kernels/host_memory.h"
 
 namespace shoestring {
 namespace {
@@ -61,6 +62,8 @@ void CheckSwiGlu(const Checker& check, const SwiGluArgs& args) {
 }  // namespace
 
 // --- memory ---------------------------------------------------------------------------------------------------------
+
+std::unique_ptr<Memory> Backend::Allocate(int64_t size_bytes) { return MapHostMemory(size_bytes); }
 
 void Backend::Zero(Stream& stream, View x) {
   Checker(*this, "Zero").Tensor("x", x, ~Types{0}, kAny, kAny);

@@ -9,6 +9,7 @@
 // width, H heads, E experts, K chosen experts a token, V vocabulary, S sequence length.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 
@@ -21,6 +22,14 @@ namespace shoestring {
 class Stream {
  public:
   virtual ~Stream() = default;
+};
+
+// A block of memory that tensors may lie in; made by a backend, given back to the system at its end.
+class Memory {
+ public:
+  virtual ~Memory() = default;
+  virtual std::byte* data() const = 0;  // aligned to 64 bytes; null if the size is 0
+  virtual int64_t size_bytes() const = 0;
 };
 
 // What a backend counted since the last reset; matrix products and the attention core only.
@@ -39,6 +48,10 @@ class Backend {
   virtual bool Supports(DType dtype) const = 0;
 
   // --- memory and streams -------------------------------------------------------------------------------------------
+  // One block, zeroed, for an arena; null if there is not so much, errno then says why where it can.
+  virtual std::unique_ptr<Memory> Allocate(int64_t size_bytes);
+  // Whether the host may read and write that memory itself.
+  virtual bool memory_is_hosts() const { return true; }
   virtual std::unique_ptr<Stream> MakeStream() = 0;
   virtual void Synchronize(Stream& stream) = 0;
   void Zero(Stream& stream, View x);

@@ -191,7 +191,8 @@ struct CrossEntropyArgs {
 };
 
 // Embedding: x[t] = table[ids[t]]. EmbeddingBackward: d_table[ids[t]] += dx[t] in token order (f32).
-// SumRows: sum[0] = f64 sum of an f32 vector [1, n] in index order (blocks of 2^16, added in order).
+// SumRows: sum[0] = f64 sum of an f32 vector [1, n]: blocks of 2^16 are added in order; inside a block the CPU adds in
+// index order, a GPU as its threads lie.
 // SquaredNorm: block_sums[b] = f64 sum of squares of elements [b*2^20, (b+1)*2^20) of a contiguous f32 tensor.
 
 // Decoupled weight decay (Loshchilov and Hutter 2019): one pass reads the gradient, updates moments and master weight,

@@ -50,6 +50,8 @@ class TimingBackend : public Backend {
 
   const char* name() const override { return inner_.name(); }
   bool Supports(DType dtype) const override { return inner_.Supports(dtype); }
+  std::unique_ptr<Memory> Allocate(int64_t size_bytes) override { return inner_.Allocate(size_bytes); }
+  bool memory_is_hosts() const override { return inner_.memory_is_hosts(); }
   std::unique_ptr<Stream> MakeStream() override { return inner_.MakeStream(); }
   void Synchronize(Stream& stream) override { inner_.Synchronize(stream); }
   int64_t AttentionWorkspaceBytes(const AttentionShape& shape, bool backward) const override {

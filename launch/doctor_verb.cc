@@ -14,7 +14,9 @@
 #include "kernels/cpu/cpu_features.h"
 #include "kernels/cpu/gemm_peak.h"
 #include "kernels/cpu/thread_pool.h"
+#include "kernels/cuda_module.h"
 #include "launch/exit_codes.h"
+#include "launch/run_backend.h"
 #include "launch/verbs.h"
 
 namespace shoestring {
@@ -50,6 +52,12 @@ void PrintGemmPeak() {
               pool.threads());
 }
 
+void PrintDevices() {
+  const absl::StatusOr<CudaModule> module = CudaModule::Open(CudaPlacesOfEnvironment());
+  const absl::Status usable = module.ok() ? module->MakeBackend({}).status() : module.status();
+  std::printf("devices     CPU%s\n", usable.ok() ? ", CUDA" : absl::StrCat("; no CUDA: ", usable.message()).c_str());
+}
+
 absl::Status PrintDiskSpeed(const std::string& directory) {
   constexpr size_t kBlockBytes = size_t{4} << 20;
   constexpr int kBlocks = 16;
@@ -74,7 +82,7 @@ absl::Status PrintDiskSpeed(const std::string& directory) {
 int Run(const Values& values) {
   PrintProcessor();
   PrintGemmPeak();
-  std::printf("devices     CPU; this build has no CUDA\n");
+  PrintDevices();
   const absl::Status disk = PrintDiskSpeed(values["directory"].as<std::string>());
   return disk.ok() ? static_cast<int>(ExitCode::kDone) : Fail(Area::kRun, disk);
 }

@@ -10,7 +10,6 @@
 #include "base/status_macros.h"
 #include "configs/print.h"
 #include "data/tokenizer.h"
-#include "kernels/cpu/cpu_features.h"
 #include "launch/exit_codes.h"
 #include "launch/run_data.h"
 #include "launch/run_directory.h"
@@ -58,8 +57,7 @@ absl::StatusOr<HfCheckpoint> Import(FileSystem& fs, const ImportRequest& request
   RETURN_IF_ERROR(CompareTokenizers(fs, request.from, config, data.tokenizer_fingerprint));
   ASSIGN_OR_RETURN(const std::unique_ptr<RunLock> lock, RunLock::Take(request.run_directory));
   RETURN_IF_ERROR(RefuseExisting(fs, request.run_directory, checkpoints));  // another process may have been faster
-  checkpoint::SnapshotHeader header = RunHeader(config, data, 0, DefaultIsa());
-  header.clear_instruction_set();  // nothing was computed
+  checkpoint::SnapshotHeader header = RunHeader(config, data, 0, /*instruction_set=*/"");  // nothing was computed
   ASSIGN_OR_RETURN(HfCheckpoint result,
                    ImportHfCheckpoint(fs, request.from, config, header, checkpoints, {.mtp = request.mtp}));
   RETURN_IF_ERROR(WriteFileDurably(fs, ConfigPath(request.run_directory), RunConfigText(config)));

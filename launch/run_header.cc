@@ -9,7 +9,7 @@
 namespace shoestring {
 
 checkpoint::SnapshotHeader RunHeader(const config::RunConfig& config, const RunData& data, int64_t generation,
-                                     Isa isa) {
+                                     const std::string& instruction_set) {
   checkpoint::SnapshotHeader header;
   header.set_generation(generation);
   header.set_config_textproto(config::CanonicalText(config));
@@ -19,9 +19,10 @@ checkpoint::SnapshotHeader RunHeader(const config::RunConfig& config, const RunD
   header.set_tokenizer_fingerprint(data.tokenizer_fingerprint);
   const int64_t ranks = config::WorldSize(config.layout());
   const bool fast = config.train().reduction() == config::TrainConfig::FAST;
-  header.set_layout(
-      absl::StrCat(ranks, ranks == 1 ? " rank, CPU" : " ranks, CPU", fast ? ", " : "", fast ? kFastSums : ""));
-  header.set_instruction_set(std::string(IsaName(isa)));
+  header.set_layout(absl::StrCat(ranks, ranks == 1 ? " rank, " : " ranks, ",
+                                 config::LayoutConfig::Device_Name(config.layout().device()), fast ? ", " : "",
+                                 fast ? kFastSums : ""));
+  header.set_instruction_set(instruction_set);
   return header;
 }
 

@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/status_macros.h"
 #include "trainer/checkpoint/directory.h"
+#include "trainer/checkpoint/host_state.h"
 #include "trainer/checkpoint/save.h"
 #include "trainer/checkpoint/shared_state.h"
 #include "trainer/checkpoint/train_state_io.h"
@@ -22,14 +23,16 @@ namespace {
 constexpr double kMib = 1 << 20;
 constexpr int64_t kTracedStep = 3;  // buffers are warm
 
-// One rank's state is written from where it lies.
+// One rank's state is written from where it lies, or from a copy if the host cannot read it there.
 absl::StatusOr<SavedCheckpoint> SaveOf(FileSystem& fs, const std::string& directory,
                                        const checkpoint::SnapshotHeader& header, const TrainState& state,
                                        Trainer& trainer) {
   if (trainer.links().mesh.world_size() > 1) {
     return SaveShared(fs, directory, header, state, trainer.backend(), trainer.stream(), trainer.links());
   }
-  Snapshot snapshot{header, StateTensorsOf(state)};
+  ASSIGN_OR_RETURN(HostState host, HostState::Open(trainer.backend(), trainer.stream(), state));
+  host.Bring();
+  Snapshot snapshot{header, host.tensors()};
   SetPosition(state.position, snapshot.header);
   return SaveCheckpoint(fs, directory, snapshot);
 }

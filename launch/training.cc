@@ -17,12 +17,12 @@
 #include "base/file_system.h"
 #include "base/status_macros.h"
 #include "configs/resolve.h"
-#include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/gemm_peak.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/timing_backend.h"
 #include "launch/exit_codes.h"
 #include "launch/flags.h"
+#include "launch/run_backend.h"
 #include "launch/run_data.h"
 #include "launch/run_directory.h"
 #include "launch/run_header.h"
@@ -30,6 +30,7 @@
 #include "launch/run_observers.h"
 #include "launch/signals.h"
 #include "trainer/checkpoint/directory.h"
+#include "trainer/checkpoint/host_state.h"
 #include "trainer/checkpoint/load.h"
 #include "trainer/checkpoint/read_state.h"
 #include "trainer/checkpoint/shared_state.h"
@@ -63,8 +64,8 @@ struct Session {
   std::optional<OpenedCheckpoint> from;
   std::vector<std::string> notes;
 
-  std::unique_ptr<Backend> cpu;
-  std::unique_ptr<TimingBackend> backend;  // of `cpu`
+  RunBackend device;
+  std::unique_ptr<TimingBackend> timed;  // of a CPU; a GPU has not finished when a call returns, and is not timed so
   std::unique_ptr<Trainer> trainer;
   int64_t generation = 0;
   std::unique_ptr<RunLog> log;
@@ -100,8 +101,8 @@ absl::Status Prepare(const TrainRequest& request, Session& session) {
   RETURN_IF_ERROR(RefuseExisting(request, session.fs));
   ASSIGN_OR_RETURN(session.data, OpenRunData(session.fs, request.config));
   session.stop_requests = std::make_unique<StopRequests>(request.exit_after_seconds);
-  session.threads = ThreadsOfRank(request);
-  session.peak_gflops = MeasurePeak(request, kRoundsAtStart);
+  Backend& device = *session.device.backend;
+  session.peak_gflops = device.memory_is_hosts() ? MeasurePeak(request, kRoundsAtStart) : MeasureDevicePeak(device);
   session.memory_before = PrivateMemoryBytes();
   return absl::OkStatus();
 }
@@ -129,7 +130,7 @@ absl::StatusOr<std::optional<OpenedCheckpoint>> FindStart(const TrainRequest& re
 absl::Status ChooseStart(const TrainRequest& request, Session& session, Area& area) {
   ASSIGN_OR_RETURN(session.from, FindStart(request, session, session.notes));
   if (!session.from.has_value()) return absl::OkStatus();
-  const checkpoint::SnapshotHeader now = RunHeader(request.config, session.data, 0, request.isa);
+  const checkpoint::SnapshotHeader now = RunHeader(request.config, session.data, 0, session.device.instruction_set);
   absl::StatusOr<std::vector<std::string>> harmless = CompareRuns(session.from->header(), now);
   if (!harmless.ok()) {
     area = Area::kConfig;
@@ -168,7 +169,9 @@ absl::Status Restore(Session& session, Trainer& trainer) {
   if (trainer.links().mesh.world_size() > 1) {
     RETURN_IF_ERROR(ReadShared(session.fs, *session.from, trainer.links(), trainer.backend(), trainer.stream(), state));
   } else {
-    RETURN_IF_ERROR(ReadState(session.fs, *session.from, StateTensorsOf(state), Coverage::kWholeState));
+    ASSIGN_OR_RETURN(HostState host, HostState::Open(trainer.backend(), trainer.stream(), state));
+    RETURN_IF_ERROR(ReadState(session.fs, *session.from, host.tensors(), Coverage::kWholeState));
+    host.Return();
     state.position = PositionOf(session.from->header());
   }
   return trainer.RefreshCompute();
@@ -191,7 +194,7 @@ RunFacts Facts(const TrainRequest& request, const Session& session) {
   facts.stop_step = request.max_steps;
   facts.ranks = RanksOf(request);
   facts.threads_per_rank = session.threads;
-  facts.instruction_set = std::string(IsaName(request.isa));
+  facts.instruction_set = session.device.instruction_set;
   facts.peak_gflops_per_rank = session.peak_gflops;
   facts.memory_table = session.trainer->memory_table();
   facts.data_table = session.data.blend_table;
@@ -202,8 +205,10 @@ RunFacts Facts(const TrainRequest& request, const Session& session) {
 ObserveOptions ObserveTo(const TrainRequest& request, const Session& session) {
   ObserveOptions options;
   options.run_dir = request.run_directory;
-  options.timed = session.backend.get();
-  options.measure_peak = [&request] { return MeasurePeak(request, kRoundsBetweenSteps); };
+  options.timed = session.timed.get();
+  if (session.timed != nullptr) {
+    options.measure_peak = [&request] { return MeasurePeak(request, kRoundsBetweenSteps); };
+  }
   options.style.is_terminal = isatty(STDERR_FILENO) == 1;
   options.style.color = options.style.is_terminal && std::getenv("NO_COLOR") == nullptr;
   if (options.style.is_terminal) {
@@ -257,19 +262,21 @@ absl::Status Train(const TrainRequest& request, Session& session) {
 
 // Everything is there and in place before the first file is written.
 absl::Status RunFirstRank(const TrainRequest& request, Session& session, std::optional<RankLinks> links) {
-  session.cpu = MakeCpuBackend({.threads = session.threads, .isa = request.isa});
-  session.backend = std::make_unique<TimingBackend>(*session.cpu, RealClock());
-  ASSIGN_OR_RETURN(session.trainer, MakeTrainer(request, session, *session.backend, std::move(links)));
+  Backend& device = *session.device.backend;
+  if (device.memory_is_hosts()) session.timed = std::make_unique<TimingBackend>(device, RealClock());
+  Backend& backend = session.timed != nullptr ? static_cast<Backend&>(*session.timed) : device;
+  ASSIGN_OR_RETURN(session.trainer, MakeTrainer(request, session, backend, std::move(links)));
   RETURN_IF_ERROR(Restore(session, *session.trainer));
   RETURN_IF_ERROR(WriteRunFiles(request, session));
-  session.header = RunHeader(request.config, session.data, session.generation, request.isa);
+  session.header = RunHeader(request.config, session.data, session.generation, session.device.instruction_set);
   for (const std::string& note : session.notes) session.log->Line(note);
   return Train(request, session);
 }
 
 absl::Status RunOtherRank(const TrainRequest& request, Session& session, RankLinks links) {
-  const std::unique_ptr<Backend> backend = MakeCpuBackend({.threads = session.threads, .isa = request.isa});
-  ASSIGN_OR_RETURN(const std::unique_ptr<Trainer> trainer, MakeTrainer(request, session, *backend, std::move(links)));
+  ASSIGN_OR_RETURN(const RunBackend device, OpenRunBackend(request.config, request.isa, session.threads));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Trainer> trainer,
+                   MakeTrainer(request, session, *device.backend, std::move(links)));
   RETURN_IF_ERROR(Restore(session, *trainer));
   PartObserver part(session.fs, *trainer);
   trainer->AddObserver(part);
@@ -294,6 +301,10 @@ int RunTraining(const TrainRequest& request) {
   const absl::Status supported = CheckSupported(request.config);
   if (!supported.ok()) return Fail(Area::kConfig, supported);
   Session session;
+  session.threads = ThreadsOfRank(request);
+  absl::StatusOr<RunBackend> device = OpenRunBackend(request.config, request.isa, session.threads);
+  if (!device.ok()) return Fail(Area::kConfig, device.status());
+  session.device = *std::move(device);
   absl::Status status = Prepare(request, session);
   if (status.ok()) status = Claim(request, session);
   Area area = Area::kData;

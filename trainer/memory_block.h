@@ -3,27 +3,28 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <utility>
 
 #include "absl/status/statusor.h"
+#include "kernels/backend.h"
 
 namespace shoestring {
 
-// Pages straight from the system, zeroed, given back at the end. Movable.
+// Zeroed, given back at the end. Movable.
 class MemoryBlock {
  public:
-  // RESOURCE_EXHAUSTED says how much was wanted. Huge pages are asked for where the system has them.
+  // Where the backend computes. RESOURCE_EXHAUSTED says how much was wanted.
+  static absl::StatusOr<MemoryBlock> Take(Backend& backend, int64_t size_bytes);
+  // Of the host; huge pages are asked for where the system has them.
   static absl::StatusOr<MemoryBlock> Map(int64_t size_bytes);
-  MemoryBlock(MemoryBlock&& other) noexcept;
-  MemoryBlock& operator=(MemoryBlock&&) = delete;
-  ~MemoryBlock();
 
-  std::byte* data() const { return data_; }
-  int64_t size_bytes() const { return size_bytes_; }
+  std::byte* data() const { return memory_->data(); }
+  int64_t size_bytes() const { return memory_->size_bytes(); }
 
  private:
-  MemoryBlock(std::byte* data, int64_t size_bytes) : data_(data), size_bytes_(size_bytes) {}
-  std::byte* data_;
-  int64_t size_bytes_;
+  explicit MemoryBlock(std::unique_ptr<Memory> memory) : memory_(std::move(memory)) {}
+  std::unique_ptr<Memory> memory_;
 };
 
 }  // namespace shoestring

@@ -98,7 +98,7 @@ absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(const config::RunConfig
   if (!links.has_value()) links = SingleRank(backend);
   CHECK_EQ(links->mesh.world_size(), config::WorldSize(LayoutOf(config)));
   MemoryNeed need = MeasureMemory(config, backend, links->rank);
-  ASSIGN_OR_RETURN(MemoryBlock memory, MemoryBlock::Map(need.bytes));
+  ASSIGN_OR_RETURN(MemoryBlock memory, MemoryBlock::Take(backend, need.bytes));
   auto trainer = std::unique_ptr<Trainer>(new Trainer(config, std::move(data), backend, clock, options,
                                                       *std::move(links), std::move(memory), std::move(need.table)));
   RETURN_IF_ERROR(trainer->RefreshCompute());

@@ -187,23 +187,49 @@ __device__ float ScaleOf(float largest, bool power_of_two) {
 // rounds it correctly (Markstein, IBM Journal of Research and Development 34, 1990), unless something on the way is
 // subnormal: so scales of extreme size divide. Within the bounds, that spoils only quotients that all formats round to
 // 0.
-struct ScaleDivider {
-  float scale, inverse;
-  bool divide;
-
+//
+// The reciprocal of a power of two is exact, and so is what it multiplies, but for the one rounding of a division.
+class ScaleDivider {
+ public:
   // Assigned in the body: nvcc hands initialisers to the host's compiler too, which knows no __frcp_rn.
-  __device__ explicit ScaleDivider(float of_tile) {
-    scale = of_tile;
-    inverse = __frcp_rn(of_tile);
-    divide = !(of_tile >= 0x1p-70f && of_tile <= 0x1p70f);
+  __device__ explicit ScaleDivider(float scale) {
+    scale_ = scale;
+    inverse_ = __frcp_rn(scale);
+    const bool moderate = scale >= 0x1p-70f && scale <= 0x1p70f;
+    const bool power_of_two = (__float_as_uint(scale) & 0x007fffffu) == 0;
+    how_ = !moderate ? How::kDivide : power_of_two ? How::kMultiply : How::kCorrect;
   }
-  __device__ __forceinline__ float operator()(float x) const {
-    if (divide) return __fdiv_rn(x, scale);
-    const float q = x * inverse;
-    const float close = fmaf(fmaf(-q, scale, x), inverse, q);
-    const float rounded = fmaf(fmaf(-close, scale, x), inverse, close);
+  // Divides at(0), ..., at(count - 1), which are references to floats.
+  template <int count, typename At>
+  __device__ __forceinline__ void Divide(At at) const {
+    if (how_ == How::kMultiply) {
+#pragma unroll
+      for (int i = 0; i < count; ++i) at(i) = at(i) * inverse_;
+    } else if (how_ == How::kCorrect) {
+#pragma unroll
+      for (int i = 0; i < count; ++i) at(i) = Corrected(at(i));
+    } else {
+#pragma unroll
+      for (int i = 0; i < count; ++i) at(i) = __fdiv_rn(at(i), scale_);
+    }
+  }
+  __device__ float operator()(float x) const {
+    if (how_ == How::kMultiply) return x * inverse_;
+    return how_ == How::kCorrect ? Corrected(x) : __fdiv_rn(x, scale_);
+  }
+
+ private:
+  enum class How { kMultiply, kCorrect, kDivide };
+
+  __device__ __forceinline__ float Corrected(float x) const {
+    const float q = x * inverse_;
+    const float close = fmaf(fmaf(-q, scale_, x), inverse_, q);
+    const float rounded = fmaf(fmaf(-close, scale_, x), inverse_, close);
     return copysignf(rounded, x);  // -0 would lose its sign
   }
+
+  float scale_, inverse_;
+  How how_;
 };
 
 // --- rows as a source of numbers ------------------------------------------------------------------------------------
@@ -234,7 +260,8 @@ struct CodedSource {
     }
     LoadCodes<kFormat, kVector>(x.codes + row * x.stride, col, n, v);
     const float* scales = x.scales + scale_row * x.scale_stride;
-    const int64_t first = col / x.tile_cols;
+    // 32 bits: a division of 64 costs more than all the rest.
+    const int64_t first = static_cast<uint32_t>(col) / static_cast<uint32_t>(x.tile_cols);
     if (col + n <= (first + 1) * x.tile_cols) {
       const float scale = scales[first];
 #pragma unroll
@@ -278,9 +305,7 @@ struct CodedResult {
     const float scale = ScaleOf<kFormat>(LanesReduce(largest, lanes, MaxOp()), power_of_two);
     if (n <= 0) return;
     if (chunk % lanes == 0) y.scales[row * y.scale_stride + chunk / lanes] = scale;
-    const ScaleDivider divide(scale);
-#pragma unroll
-    for (int i = 0; i < kChunk; ++i) v[i] = divide(v[i]);
+    ScaleDivider(scale).Divide<kChunk>([&](int i) -> float& { return v[i]; });
     StoreCodes<kFormat, kVector>(y.codes + row * y.stride, chunk * kChunk, n, v);
   }
 };

@@ -1,6 +1,9 @@
 // The CUDA backend's class: owns the device, the handles of libraries; hands every operation to its body.
 #include "kernels/cuda/cuda_backend.h"
 
+#include <cerrno>
+#include <utility>
+
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/cuda_context.h"
 #include "kernels/cuda/cuda_operations.h"
@@ -9,12 +12,36 @@
 namespace shoestring {
 namespace {
 
+class DeviceMemory final : public Memory {
+ public:
+  DeviceMemory(DeviceBytes bytes, int64_t size_bytes) : bytes_(std::move(bytes)), size_bytes_(size_bytes) {}
+  std::byte* data() const override { return static_cast<std::byte*>(bytes_.get()); }
+  int64_t size_bytes() const override { return size_bytes_; }
+
+ private:
+  DeviceBytes bytes_;
+  const int64_t size_bytes_;
+};
+
 class CudaBackend final : public Backend {
  public:
   explicit CudaBackend(CudaContext context) : context_(std::move(context)), gemm_(context_), attention_(context_) {}
 
   const char* name() const override { return "cuda"; }
   bool Supports(DType) const override { return true; }
+  std::unique_ptr<Memory> Allocate(int64_t size_bytes) override {
+    DeviceBytes bytes = size_bytes > 0 ? TakeDeviceBytes(size_bytes) : DeviceBytes();
+    if (size_bytes > 0 && !bytes) {
+      errno = ENOMEM;
+      return nullptr;
+    }
+    if (size_bytes > 0) {
+      CUDA_CHECK(cudaMemset(bytes.get(), 0, static_cast<size_t>(size_bytes)));
+      CUDA_CHECK(cudaDeviceSynchronize());  // our streams do not wait for the one that zeroes
+    }
+    return std::make_unique<DeviceMemory>(std::move(bytes), size_bytes);
+  }
+  bool memory_is_hosts() const override { return false; }
   std::unique_ptr<Stream> MakeStream() override { return std::make_unique<CudaStream>(context_); }
   void Synchronize(Stream& stream) override { CudaStreamOf(stream).Synchronize(); }
   int64_t AttentionWorkspaceBytes(const AttentionShape& shape, bool backward) const override {

@@ -76,7 +76,11 @@ CudaStream::CudaStream(const CudaContext& context)
       stream_(MakeCudaStream()),
       workspace_(TakeDeviceBytes(context.workspace_bytes)),
       staging_(TakePinnedBytes(kCudaStagingBytes)) {
-  CHECK(static_cast<bool>(workspace_));
+  if (!workspace_) {
+    internal::CheckFailed(__FILE__, __LINE__,
+                          "the device has no " + std::to_string(context.workspace_bytes) +
+                              " bytes left for a stream's workspace; use a smaller model or micro-batch");
+  }
   arrivals_.reserve(kArrivals);
 }
 

@@ -19,7 +19,10 @@ __global__ void __launch_bounds__(kThreads)
   for (int u = 0; u < kUnroll; ++u) {
     const int64_t chunk = first + u * kThreads;
     if (chunk >= all_chunks) continue;
-    row[u] = all_chunks == row_chunks ? 0 : chunk / row_chunks;
+    // 32 bits where they do: a division of 64 costs more than all the rest.
+    row[u] = all_chunks == row_chunks   ? 0
+             : all_chunks <= UINT32_MAX ? static_cast<uint32_t>(chunk) / static_cast<uint32_t>(row_chunks)
+                                        : chunk / row_chunks;
     const int64_t in_row = chunk - row[u] * row_chunks;
     col[u] = in_row * kChunk;
     const int n = ChunkSize(in_row, cols);

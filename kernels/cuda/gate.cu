@@ -78,7 +78,6 @@ template <bool kVector>
 __device__ void ScoreToken(const GateCall& call, int64_t token, uint32_t* keys) {
   const float* logits = call.logits.Row<float>(token);
   float* scores = call.scores.Row<float>(token);
-  float* work = reinterpret_cast<float*>(keys);  // e^x of a softmax, until its sum is known
   float highest = -INFINITY, sum = 0;
   if (call.softmax) {
     ForExperts(call.expert_count, [&](int first, int n) {
@@ -95,7 +94,7 @@ __device__ void ScoreToken(const GateCall& call, int64_t token, uint32_t* keys) 
       for (int i = 0; i < kChunk; ++i) {
         if (i >= n) continue;
         v[i] = expf(v[i] - highest);
-        work[first + i] = v[i];
+        keys[first + i] = __float_as_uint(v[i]);  // until the sum is known
         sum += v[i];
       }
     });
@@ -107,7 +106,7 @@ __device__ void ScoreToken(const GateCall& call, int64_t token, uint32_t* keys) 
 #pragma unroll
     for (int i = 0; i < kChunk; ++i) {
       if (i >= n) continue;
-      v[i] = call.softmax ? __fdiv_rn(work[first + i], sum) : Sigmoid(v[i]);
+      v[i] = call.softmax ? __fdiv_rn(__uint_as_float(keys[first + i]), sum) : Sigmoid<float>(v[i]);
       keys[first + i] = KeyOf(v[i] + (call.bias != nullptr ? call.bias[first + i] : 0.0f));
     }
     StoreChunk<kVector>(scores + first, n, v);

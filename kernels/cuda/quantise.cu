@@ -109,9 +109,7 @@ __global__ void __launch_bounds__(kBandThreads)
     __syncthreads();
 #pragma unroll
     for (int i = 0; i < kChunk; ++i) {
-      const ScaleDivider divide(scale_of[across * kChunk + i]);
-#pragma unroll
-      for (int r = 0; r < kRowsEach; ++r) v[r][i] = divide(v[r][i]);
+      ScaleDivider(scale_of[across * kChunk + i]).Divide<kRowsEach>([&](int r) -> float& { return v[r][i]; });
     }
   } else {
     float all = 0;
@@ -121,10 +119,7 @@ __global__ void __launch_bounds__(kBandThreads)
     if (threadIdx.x == 0) scales[blockIdx.y] = scale;
     const ScaleDivider divide(scale);
 #pragma unroll
-    for (int r = 0; r < kRowsEach; ++r) {
-#pragma unroll
-      for (int i = 0; i < kChunk; ++i) v[r][i] = divide(v[r][i]);
-    }
+    for (int r = 0; r < kRowsEach; ++r) divide.Divide<kChunk>([&](int i) -> float& { return v[r][i]; });
   }
 #pragma unroll
   for (int r = 0; r < kRowsEach; ++r) {
@@ -270,7 +265,12 @@ __global__ void __launch_bounds__(kSpanThreads) DequantiseKernel(CodedSource<kFo
   const int64_t chunk = int64_t{blockIdx.y} * blockDim.x + threadIdx.x;
   if (row >= ExistingRows(call.last_offset, call.rows)) return;
   const int n = ChunkSize(chunk, call.cols);
-  const int64_t scale_row = row / call.matrix_rows * call.matrix_bands + row % call.matrix_rows / call.tile_rows;
+  int64_t scale_row = row;  // of tiles of one row
+  if (call.tile_rows > 1) {
+    const uint32_t matrix = static_cast<uint32_t>(row) / static_cast<uint32_t>(call.matrix_rows);
+    const uint32_t in_matrix = static_cast<uint32_t>(row - matrix * call.matrix_rows);
+    scale_row = matrix * call.matrix_bands + in_matrix / static_cast<uint32_t>(call.tile_rows);
+  }
   float v[kChunk];
   x.template Load<kVector>(row, scale_row, chunk * kChunk, n, v);
   StoreEither<kVector>(call.y, row, chunk * kChunk, n, v);
@@ -294,6 +294,7 @@ void CudaQuantizeRows(CudaStream& stream, const ConstView& x, const MutableOpera
 void CudaDequantize(CudaStream& stream, const Operand& x, const View& y, int64_t stack, const ConstView& offsets) {
   const int64_t rows = x.values.rows, cols = x.values.cols;
   if (rows == 0 || cols == 0) return;
+  CHECK_LT(std::max(rows, cols), int64_t{1} << 32);
   const SpanPlan plan = PlanSpans(Chunks(cols));
   const dim3 grid(DivideUp(rows, plan.rows_per_block), plan.spans), threads(plan.threads, plan.rows_per_block);
   const DequantiseCall call = {

@@ -20,11 +20,14 @@ struct RopeCall {
 // A thread turns four pairs: (a, b) by the angle whose cosine and sine are given: (a c - b s, a s + b c).
 template <typename T, bool kVector>
 __global__ void __launch_bounds__(kThreads) RopeKernel(RopeCall call) {
-  const int64_t quads = DivideUp(call.pairs, kPairs), of_row = call.heads * quads;
-  const int64_t index = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  // 32 bits: a division of 64 costs more than all the rest.
+  const uint32_t quads = static_cast<uint32_t>(DivideUp(call.pairs, kPairs));
+  const uint32_t of_row = static_cast<uint32_t>(call.heads) * quads;
+  const uint32_t index = blockIdx.x * kThreads + threadIdx.x;
+  const uint32_t in_row = index % of_row;
   const int64_t row = index / of_row;
   if (row >= call.rows) return;
-  const int64_t head = (index - row * of_row) / quads, first = (index - row * of_row - head * quads) * kPairs;
+  const int64_t head = in_row / quads, first = int64_t{in_row % quads} * kPairs;
   const int64_t position = call.positions[row];
   DEVICE_CHECK(position >= 0 && position < call.positions_end);
   const float* cosines = call.cosines + position * call.cos_stride + first;
@@ -64,6 +67,7 @@ void CudaRope(CudaStream& stream, const RopeArgs& args) {
                      std::max(args.x.stride, 2 * pairs));
   const bool vector = AllowsVectors(stripes) && args.head_stride * SizeOf(args.x.dtype) % 16 == 0;
   const int64_t threads = args.x.rows * args.heads * DivideUp(pairs, kPairs);
+  CHECK_LT(threads, int64_t{1} << 31);
   WithActivation(args.x.dtype, [&](auto act) {
     WithBool(vector, [&](auto is_vector) {
       RopeKernel<decltype(act), is_vector><<<DivideUp(threads, kThreads), kThreads, 0, stream.get()>>>(call);

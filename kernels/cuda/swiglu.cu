@@ -25,7 +25,7 @@ __global__ void __launch_bounds__(kSpanThreads) SwiGluKernel(SwiGluCall call, Re
   LoadChunk<kVector>(gate + call.width, n, u);
   const float weight = call.row_weight != nullptr ? call.row_weight[row] : 1.0f;
 #pragma unroll
-  for (int i = 0; i < kChunk; ++i) g[i] = g[i] * Sigmoid(g[i]) * u[i] * weight;
+  for (int i = 0; i < kChunk; ++i) g[i] = g[i] * Sigmoid<T>(g[i]) * u[i] * weight;
   result.template Write<kVector>(row, chunk, n, g);
 }
 
@@ -57,7 +57,7 @@ __global__ void __launch_bounds__(kRowThreads) SwiGluBackwardKernel(SwiGluBackwa
     LoadChunk<kVector>(call.dy.Row<T>(row) + chunk * kChunk, n, d);
 #pragma unroll
     for (int i = 0; i < kChunk; ++i) {
-      const float sigmoid = Sigmoid(g[i]);
+      const float sigmoid = Sigmoid<T>(g[i]);
       const float silu = g[i] * sigmoid;
       const float dw = d[i] * weight;
       d_weight = fmaf(d[i] * silu, u[i], d_weight);

@@ -201,12 +201,7 @@ TEST_P(GateTest, SequenceBalance) {
 }
 
 // The routers' own tensors are f32 in both modes, so one dtype says all.
-std::vector<OpCase> Levels() {
-  std::vector<OpCase> cases;
-  for (Isa isa : SupportedIsas()) cases.push_back({isa, DType::kF32});
-  return cases;
-}
-INSTANTIATE_TEST_SUITE_P(Cpu, GateTest, testing::ValuesIn(Levels()), OpCaseName);
+INSTANTIATE_TEST_SUITE_P(Cpu, GateTest, testing::ValuesIn(OpCases({DType::kF32})), OpCaseName);
 
 TEST(GateReference, GradientsMatchFiniteDifferences) {
   for (const Router& r : kRouters) {

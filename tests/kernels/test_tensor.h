@@ -8,11 +8,14 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "base/rng.h"
 #include "gtest/gtest.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/cpu_features.h"
+#include "tests/kernels/cuda/cuda_for_tests.h"
+#include "tests/kernels/cuda/mirror_backend.h"
 #include "tests/kernels/reference/matrix.h"
 
 namespace shoestring {
@@ -40,6 +43,8 @@ class TestTensor {
       case DType::kBF16: return static_cast<float>(view_.as<BF16>(row)[col]);
       case DType::kI32: return view_.as<int32_t>(row)[col];
       case DType::kI64: return static_cast<double>(view_.as<int64_t>(row)[col]);
+      case DType::kE4M3:
+      case DType::kE5M2: return static_cast<double>(static_cast<uint8_t>(view_.row_bytes(row)[col]));  // the code
       default: return view_.as<double>(row)[col];
     }
   }
@@ -116,31 +121,62 @@ inline void ExpectNear(const TestTensor& got, const reference::Matrix& want, Tol
   EXPECT_TRUE(got.GapsUntouched()) << what << ": written beside its elements";
 }
 
+enum class OpDevice {
+  kCpu,
+  kMirroredCpu,  // the CPU behind the copies that a GPU needs: so that these are tested everywhere
+  kCuda,
+};
+
 struct OpCase {
   Isa isa;
   DType dtype;  // of activations
+  OpDevice device = OpDevice::kCpu;
 };
 
-inline std::vector<OpCase> OpCases() {
+// Every level of the CPU, and the GPU if this build has code for one.
+inline std::vector<OpCase> OpCases(std::vector<DType> dtypes = {DType::kF32, DType::kBF16}) {
   std::vector<OpCase> cases;
-  for (Isa isa : SupportedIsas()) {
-    for (DType dtype : {DType::kF32, DType::kBF16}) cases.push_back({isa, dtype});
+  for (DType dtype : dtypes) {
+    for (Isa isa : SupportedIsas()) cases.push_back({isa, dtype});
+    cases.push_back({DefaultIsa(), dtype, OpDevice::kMirroredCpu});
+    if (CudaModuleIsBuilt()) cases.push_back({DefaultIsa(), dtype, OpDevice::kCuda});
   }
   return cases;
 }
 
 inline std::string OpCaseName(const testing::TestParamInfo<OpCase>& info) {
-  return absl::StrCat(IsaName(info.param.isa), "_", Name(info.param.dtype));
+  const OpCase& c = info.param;
+  const bool cpu = c.device == OpDevice::kCpu;
+  const std::string device(cpu ? IsaName(c.isa) : c.device == OpDevice::kCuda ? "cuda" : "mirrored");
+  return absl::StrCat(device, "_", Name(c.dtype));
 }
 
-// Runs an operation on one thread and on three, and demands the same bits.
+// Runs an operation on one thread and on three, or twice on a GPU, and demands the same bits. Without a GPU its tests
+// are skipped, and say why.
 class OpTest : public testing::TestWithParam<OpCase> {
  protected:
   using RunFn = std::function<void(Backend& backend, Stream& stream)>;
 
-  OpTest()
-      : one_(MakeCpuBackend({.threads = 1, .isa = GetParam().isa})),
-        three_(MakeCpuBackend({.threads = 3, .isa = GetParam().isa, .spin = 0})) {}
+  OpTest() {
+    const OpCase& c = GetParam();
+    if (c.device == OpDevice::kCuda) {
+      for (std::unique_ptr<Backend>* backend : {&one_, &three_}) {
+        absl::StatusOr<std::unique_ptr<Backend>> made = MirroredCudaForTests();
+        if (made.ok()) *backend = *std::move(made);
+        no_device_ = made.status();
+      }
+      return;
+    }
+    one_ = MakeCpuBackend({.threads = 1, .isa = c.isa});
+    three_ = MakeCpuBackend({.threads = 3, .isa = c.isa, .spin = 0});
+    if (c.device != OpDevice::kMirroredCpu) return;
+    mirrored_ = std::move(three_);
+    three_ = std::make_unique<MirrorBackend>(*mirrored_);
+  }
+  void SetUp() override {
+    ASSERT_TRUE(no_device_.ok() || no_device_.code() == absl::StatusCode::kUnavailable) << no_device_;
+    if (!no_device_.ok()) GTEST_SKIP() << no_device_.message();
+  }
 
   DType act() const { return GetParam().dtype; }
 
@@ -165,6 +201,8 @@ class OpTest : public testing::TestWithParam<OpCase> {
     backend.Synchronize(*stream);
   }
 
+  absl::Status no_device_;
+  std::unique_ptr<Backend> mirrored_;
   std::unique_ptr<Backend> one_;
   std::unique_ptr<Backend> three_;
 };

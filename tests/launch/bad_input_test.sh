@@ -55,6 +55,9 @@ flip() {
 cut_to() { truncate -s "$2" "$1"; }
 export -f flip cut_to
 
+# Where there is a GPU, too, asking for one must fail here.
+export SHOESTRING_CUDA_MODULE=absent.so
+
 t=(train --config tiny.textproto --run-dir new)
 shard=run/checkpoints/step_0000006/shard_00000.safetensors
 manifest=run/checkpoints/step_0000006/manifest.pb
@@ -98,7 +101,8 @@ config_cases() {
   bad 78 "model.hidden" "" "${t[@]}" --set model.hidden=wide
   bad 78 "must be set|must be said|not set|vocab_size" "sed -i '/vocab_size/d' tiny.textproto" "${t[@]}"
   bad 78 "precision.fp8.activation_format: is not set" "" "${t[@]}" --set precision.mode=FP8 --set precision.fp8={}
-  bad 78 "device: this build has no CUDA; set" "" "${t[@]}" --set layout.device=CUDA
+  bad 78 "layout.device: CUDA: absent.so: the CUDA module cannot be read; name another" "" "${t[@]}" --set layout.device=CUDA
+  bad 78 "layout.device: CUDA: 2 ranks on GPUs" "" "${t[@]}" --set layout.device=CUDA --set layout.data_ranks=2
   bad 78 "parameters would move to other ranks" "" "${t[@]}" --set 'train.phase[1].layout={ data_ranks: 2 }'
   bad 78 "beta1" "" "${t[@]}" --set train.adamw.beta1=1.5
 }
