@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/types/span.h"
+#include "base/check.h"
 #include "kernels/tensor.h"
 #include "parallel/mesh.h"
 
@@ -22,10 +23,15 @@ class HostInts {
   int32_t* data() { return values_.get(); }
   const int32_t* data() const { return values_.get(); }
   int64_t size() const { return count_; }
-  int32_t& operator[](int64_t i) { return values_[i]; }
-  int32_t operator[](int64_t i) const { return values_[i]; }
+  int32_t& operator[](int64_t i) { return values_[Checked(i)]; }
+  int32_t operator[](int64_t i) const { return values_[Checked(i)]; }
 
  private:
+  int64_t Checked(int64_t i) const {
+    CHECK(i >= 0 && i < count_);
+    return i;
+  }
+
   std::unique_ptr<int32_t[]> values_;
   int64_t count_ = 0;
 };

@@ -120,11 +120,11 @@ struct ExpectedTraffic {
   ExpectedTraffic(const ExchangeCase& c, const WholeBatch& whole, int rank, int64_t row_bytes) {
     const int64_t pass_rows = PassRows(c);
     std::vector<std::vector<int64_t>> rows(c.ranks, std::vector<int64_t>(c.ranks));  // one hop: from, to
-    std::vector<std::vector<int64_t>> passed(c.ranks, std::vector<int64_t>(c.ranks));
-    std::vector<std::set<std::tuple<int, int, int64_t>>> messages(1);  // from, to, pass
+    // From, to, pass. No two ranks meet in both hops: those of the first have the same place in different machines.
+    std::set<std::tuple<int, int, int64_t>> messages;
     const auto add = [&](int from, int to, int64_t pass) {
       ++rows[from][to];
-      messages[0].insert({from, to, pass});
+      messages.insert({from, to, pass});
     };
     for (int lane = 0; lane < c.ranks; ++lane) {
       std::vector<int64_t> list_rows(c.ranks);
@@ -144,8 +144,6 @@ struct ExpectedTraffic {
           const int64_t pass = list_rows[node]++ / pass_rows;
           add(lane, forwarder, pass);
           for (int to : ranks) {
-            // Passes of the second hop are told apart from those of the first: between two ranks of one machine with
-            // the same place there are none.
             if (to / c.node_ranks == node) add(forwarder, to, pass);
           }
         }
@@ -156,7 +154,7 @@ struct ExpectedTraffic {
       ExchangeTraffic::Link& link = from / c.node_ranks == to / c.node_ranks ? links.within_node : links.between_nodes;
       link.rows += rows[from][to];
       link.bytes += rows[from][to] * row_bytes;
-      for (const auto& [f, t, pass] : messages[0]) link.messages += f == from && t == to ? 1 : 0;
+      for (const auto& [f, t, pass] : messages) link.messages += f == from && t == to ? 1 : 0;
     };
     for (int peer = 0; peer < c.ranks; ++peer) {
       count(sent, rank, peer);
