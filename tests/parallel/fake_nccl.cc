@@ -61,6 +61,7 @@ FakeNccl::~FakeNccl() {
   while (inside_ > 0) std::this_thread::yield();  // a hung abort that was let go
   while (!queues_.empty()) DestroyQueue(*queues_.begin());
   while (!events_.empty()) DestroyEvent(*events_.begin());
+  while (!comms_.empty()) Delete(*comms_.begin());
 }
 
 // --- communicators
@@ -77,6 +78,7 @@ NcclResult FakeNccl::Init(Comm* comm, int size, const NcclId& id, int index, con
   made->id = id.bytes.data();
   made->size = size;
   made->index = index;
+  comms_.insert(made);
   *comm = made;
   const std::lock_guard<std::mutex> lock(world_.mutex_);
   ++world_.joined_[made->id];
@@ -103,8 +105,13 @@ NcclResult FakeNccl::Finalize(Comm handle) {
 
 NcclResult FakeNccl::Destroy(Comm handle) {
   const Inside inside(inside_);
-  delete static_cast<FakeComm*>(handle);
+  Delete(static_cast<FakeComm*>(handle));
   return NcclResult::kSuccess;
+}
+
+void FakeNccl::Delete(FakeComm* comm) {
+  comms_.erase(comm);
+  delete comm;
 }
 
 NcclResult FakeNccl::Abort(Comm handle) {
@@ -115,7 +122,7 @@ NcclResult FakeNccl::Abort(Comm handle) {
   auto* comm = static_cast<FakeComm*>(handle);
   *comm->aborted = true;
   world_.changed_.notify_all();
-  delete comm;
+  Delete(comm);
   return NcclResult::kSuccess;
 }
 

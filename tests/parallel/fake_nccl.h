@@ -104,6 +104,7 @@ class FakeNccl final : public NcclLibrary {
   };
   class Inside;  // counts threads inside the library
 
+  void Delete(FakeComm* comm);
   void Enqueue(FakeQueue& queue, std::function<void()> task);
   void AddSend(const void* from, size_t bytes, int peer, FakeComm& comm, Queue queue);
   void AddReceive(void* to, size_t bytes, int peer, FakeComm& comm, Queue queue,
@@ -121,6 +122,7 @@ class FakeNccl final : public NcclLibrary {
   std::map<Stream*, FakeQueue*> stream_queues_;
   std::set<FakeQueue*> queues_;  // all; a communicator that hangs leaves its own behind
   std::set<FakeEvent*> events_;
+  std::set<FakeComm*> comms_;
   std::vector<Part> parts_;  // of the open group
   FakeQueue* parts_queue_ = nullptr;
   FakeComm* parts_comm_ = nullptr;
