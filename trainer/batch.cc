@@ -82,8 +82,7 @@ int64_t CountTargets(const BatchShape& shape, const HostBatch& batch) {
   return count - std::count(targets, targets + count, kNoToken);
 }
 
-BatchPrefetcher::BatchPrefetcher(TokenSource& source, const BatchShape& shape)
-    : source_(source), shape_(shape), thread_([this] { Loop(); }) {}
+BatchPrefetcher::BatchPrefetcher(TokenSource& source, const BatchShape& shape) : source_(source), shape_(shape) {}
 
 BatchPrefetcher::~BatchPrefetcher() {
   {
@@ -91,10 +90,11 @@ BatchPrefetcher::~BatchPrefetcher() {
     stop_ = true;
   }
   changed_.notify_all();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
 void BatchPrefetcher::Prefetch(const SampleRuns& samples) {
+  if (!thread_.joinable()) thread_ = std::thread([this] { Loop(); });
   std::unique_lock<std::mutex> lock(mutex_);
   changed_.wait(lock, [this] { return !wanted_; });
   samples_ = samples;
@@ -104,12 +104,8 @@ void BatchPrefetcher::Prefetch(const SampleRuns& samples) {
 
 absl::StatusOr<const HostBatch*> BatchPrefetcher::Take(const SampleRuns& samples) {
   std::unique_lock<std::mutex> lock(mutex_);
-  if (!(samples_ == samples)) {
-    lock.unlock();
-    Prefetch(samples);
-    lock.lock();
-  }
   changed_.wait(lock, [this] { return !wanted_; });
+  if (!(samples_ == samples)) fill_status_ = PrepareBatch(source_, shape_, samples, batches_[ready_]);
   samples_ = {};
   RETURN_IF_ERROR(fill_status_);
   const HostBatch* batch = &batches_[ready_];

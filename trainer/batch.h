@@ -56,8 +56,8 @@ void PadBatch(const BatchShape& shape, int64_t sequences, HostBatch& batch);
 // Targets of the main model in the batch.
 int64_t CountTargets(const BatchShape& shape, const HostBatch& batch);
 
-// Prepares the next batch while the present one is trained on. Not thread-safe itself. What Take returns does not
-// depend on whether or when it was asked for ahead.
+// Prepares the next batch while the present one is trained on, on a thread that the first Prefetch starts. Not
+// thread-safe itself. What Take returns does not depend on whether or when it was asked for ahead.
 class BatchPrefetcher {
  public:
   // `source` must outlive this object and is used by its thread alone.
@@ -68,7 +68,8 @@ class BatchPrefetcher {
 
   // Asks for a batch ahead; what was asked for before and not taken is dropped.
   void Prefetch(const SampleRuns& samples);
-  // The batch, valid until the next Take; waits for it. Errors of the source come with the samples' numbers.
+  // The batch, valid until the next Take; waits for it, or prepares it if it was not asked for. Errors of the source
+  // come with the samples' numbers.
   absl::StatusOr<const HostBatch*> Take(const SampleRuns& samples);
 
  private:

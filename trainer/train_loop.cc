@@ -147,7 +147,7 @@ absl::StatusOr<TrainStep*> Trainer::CurrentStep() {
 absl::StatusOr<const HostBatch*> Trainer::TakeBatch(const StepPlan& plan) {
   ASSIGN_OR_RETURN(const HostBatch* batch, phase_->prefetcher.Take(phase_->step.Samples(plan)));
   const RunPosition next = schedule_.Advance(state_->position, plan);
-  if (next.phase == plan.phase) {
+  if (options_.prefetch && next.phase == plan.phase) {
     phase_->prefetcher.Prefetch(phase_->step.Samples(schedule_.PlanStep(next)));
   }
   return batch;

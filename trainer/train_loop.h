@@ -46,6 +46,7 @@ struct TrainOptions {
   int threads = 1;                          // of initialisation
   int64_t max_steps = 0;                    // stop when so many steps are done in the whole run; 0: no limit
   const std::atomic<bool>* stop = nullptr;  // looked at after each step; raised by a signal handler
+  bool prefetch = true;                     // batches, on a thread of their own
 };
 
 // Called by the loop, on its thread, in the order of the list. A failed status ends the run with that status.

@@ -212,7 +212,8 @@ const LevelKernels& KernelsOf(Isa isa) {
 }
 
 CpuGemm::CpuGemm(ThreadPool* pool, Isa isa) : pool_(pool), isa_(isa), level_(KernelsOf(isa)) {
-  for (int i = 0; i < pool->threads(); ++i) scratch_.emplace_back(new Scratch());
+  for (int i = 0; i < pool->threads(); ++i)
+    scratch_.emplace_back(new Scratch);  // pages that a small product never touches are never taken
   plans_.reserve(1024);
 }
 
