@@ -19,6 +19,7 @@ enum class RngPurpose : uint32_t {
   kSample = 6,  // text generation
   kTest = 7,
   kHoldOut = 8,  // stream: document
+  kFormula = 9,  // index: 2 * sample, + 1: tokens without shards (trainer/verify)
 };
 
 using Philox4 = std::array<uint32_t, 4>;

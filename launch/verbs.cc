@@ -77,7 +77,7 @@ std::vector<Verb> AllVerbs() {
   add(DataVerbs());
   add(CheckpointVerbs());
   add(ConfigVerbs());
-  add({ScheduleVerb(), DoctorVerb()});
+  add({ScheduleVerb(), VerifyVerb(), DoctorVerb()});
   return verbs;
 }
 

@@ -24,6 +24,7 @@ std::vector<Verb> ReportVerbs();
 Verb GenerateVerb();
 Verb AblateVerb();
 Verb ScheduleVerb();
+Verb VerifyVerb();
 Verb DoctorVerb();
 
 }  // namespace shoestring
