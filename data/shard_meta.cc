@@ -168,7 +168,8 @@ std::string PrintShardMeta(const ShardMeta& meta) {
 
 absl::StatusOr<ShardMeta> ParseShardMeta(absl::string_view text) {
   Json json = Json::parse(text.begin(), text.end(), nullptr, /*allow_exceptions=*/false);
-  if (json.is_discarded() || !json.is_object()) return absl::DataLossError("not a JSON object; prepare the data again or copy it again");
+  if (json.is_discarded() || !json.is_object())
+    return absl::DataLossError("not a JSON object; prepare the data again or copy it again");
   Fields fields(json);
   int64_t version = 0;
   fields.Get("format_version", &version);

@@ -64,7 +64,11 @@ absl::Status CheckFlags(const Values& values, const Request& request) {
   return absl::OkStatus();
 }
 
-absl::Status CheckCanonical(const config::RunConfig& config) {
+absl::Status CheckComparable(const config::RunConfig& config) {
+  if (config.layout().device() != config::LayoutConfig::CPU) {
+    return absl::InvalidArgumentError(
+        "layout.device: ranks that are compared are threads on the CPU; set layout.device=CPU");
+  }
   if (config.train().reduction() == config::TrainConfig::CANONICAL) return absl::OkStatus();
   return absl::InvalidArgumentError(
       "train.reduction: FAST sums have the bits of their own layout, there is nothing to compare them with; set "
@@ -201,7 +205,7 @@ int Run(const Values& values) {
   const absl::Status phase = ChoosePhase(loaded->config, request);
   if (!phase.ok()) return Fail(Area::kUsage, phase);
   absl::Status supported = ShrinkConfig(request);
-  if (supported.ok()) supported = CheckCanonical(request.config);
+  if (supported.ok()) supported = CheckComparable(request.config);
   if (supported.ok()) supported = CheckSupported(request.config);
   if (!supported.ok()) return Fail(Area::kConfig, supported);
   const absl::Status golden = ReadGolden(request);

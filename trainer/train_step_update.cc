@@ -66,8 +66,7 @@ absl::Status TrainStep::Update(const StepPlan& plan, StepResult& result) {
   has_gradient_ = false;
   ASSIGN_OR_RETURN(result.grad_norm, norm_.Compute(backend_, stream_, gradient, links_));
   if (!std::isfinite(result.grad_norm)) {
-    RETURN_IF_ERROR(
-        CheckGradients(backend_, stream_, state_.held(), gradient, norm_.block_sums(), links_, found_));
+    RETURN_IF_ERROR(CheckGradients(backend_, stream_, state_.held(), gradient, norm_.block_sums(), links_, found_));
     return StopOnPurpose("the gradient norm is beyond the range of double; no parameter was changed");
   }
   result.grad_scale = ClipScale(result.grad_norm, train_.clip_norm());

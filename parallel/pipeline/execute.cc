@@ -71,8 +71,8 @@ void Executor::StartBackwardInput(const Work& work, int slot, int source_slot, E
   const SlotBuffers& buffers = Buffers(work.stage, slot);
   const View d_output =
       source_slot < 0 ? buffers.d_output : Buffers(StageId(work.stage.value + 1), source_slot).d_input;
-  StageOf(work.stage).stage->StartBackwardInput(context.Id(work), context.Tokens(work), slot, d_output,
-                                                buffers.d_input);
+  StageOf(work.stage)
+      .stage->StartBackwardInput(context.Id(work), context.Tokens(work), slot, d_output, buffers.d_input);
 }
 
 void Executor::BackwardWeight(const Work& work, int slot, ExecutionContext& context) const {

@@ -67,7 +67,7 @@ usage_cases() {
   bad 64 "unknown verb 'trian', did you mean 'train'" "" trian
   bad 64 "unknown verb 'data prepar', did you mean 'prepare'" "" data prepar
   bad 64 "'checkpoint' needs one of: list" "" checkpoint
-  bad 64 "unknown verb 'verify'" "" verify
+  bad 64 "unknown verb 'polish'" "" polish
   bad 64 "unknown flag --confg, did you mean --config" "" train --confg tiny.textproto
   bad 64 "run-dir.*see 'shoestring train --help'" "" train --config tiny.textproto
   bad 64 "config.*see 'shoestring train --help'" "" train --run-dir new

@@ -162,8 +162,7 @@ void StageModel::Allocate(int slots, int pending_slots, const ExpertSums& expert
   }
   if (placement_.last) token_loss_ = arena_.Allocate(Purpose::kScratch, "token_loss", DType::kF32, 1, shape_.tokens());
   if (moe_blocks_ > 0) {
-    balance_loss_ =
-        arena_.Allocate(Purpose::kScratch, "balance_loss", DType::kF32, 1, moe_blocks_ * shape_.sequences);
+    balance_loss_ = arena_.Allocate(Purpose::kScratch, "balance_loss", DType::kF32, 1, moe_blocks_ * shape_.sequences);
   }
   slots_.reserve(slots + waiting);
   for (int i = 0; i < slots + waiting; ++i) {

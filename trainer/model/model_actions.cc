@@ -104,9 +104,8 @@ void StageModel::StartForward(MicroBatchId id, const MicroBatchTokens& tokens, i
   Action action = MakeAction(tokens, slot, /*training=*/true);
   CHECK_EQ(action.slot.pending, -1);
   if (scales_.balance != 0 && moe_blocks_ > 0) action.balance_loss = balance_loss_;
-  forward_run_.emplace(
-      PieceRun{action, nullptr, accumulators_.losses.Rows(id.lane * accumulators_.waves_per_lane + id.wave, 1), input,
-               output});
+  forward_run_.emplace(PieceRun{
+      action, nullptr, accumulators_.losses.Rows(id.lane * accumulators_.waves_per_lane + id.wave, 1), input, output});
 }
 
 bool StageModel::StepForward() {
