@@ -9,6 +9,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "base/log.h"
 #include "base/status_macros.h"
 
 namespace shoestring {
@@ -86,6 +87,8 @@ absl::Status CheckAbi(void* handle, const std::string& path) {
 absl::StatusOr<CudaModule> CudaModule::Open(const CudaPlaces& places) {
   ASSIGN_OR_RETURN(std::string path, FindModule(places));
   OpenLibraries(places.directories);
+  // The module logs too, with this program's Log: which is linked because it is called here.
+  LogInfo("opening the CUDA module " + path);
   void* const handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
   if (handle == nullptr) return CannotOpen(path);
   RETURN_IF_ERROR(CheckAbi(handle, path));

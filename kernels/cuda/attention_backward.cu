@@ -1,7 +1,7 @@
 // Our own attention, backward: one kernel a side, so that nothing is added atomically (Dao et al. 2022, algorithm 4,
 // turned into one pass over queries for each block of keys and one over keys for each block of queries).
 #include "kernels/cuda/attention_block.cuh"
-#include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/kernel_launch.cuh"
 
 namespace shoestring::cuda {
 namespace {
@@ -82,10 +82,9 @@ __device__ void StoreKeyGradients(const AttentionCall& call, const HeadPlace& pl
 template <typename T>
 __global__ void __launch_bounds__(kAttentionThreads)
     KeyGradientKernel(const AttentionCall call, const float* delta, float* shares) {
-  extern __shared__ float shared[];
   const AttentionShape& s = call.shape;
   const int value_dim = static_cast<int>(s.value_dim);
-  BlockCarver carver = {shared};
+  BlockCarver carver = {DynamicShared<float>()};
   Pair p;
   p.k = carver.Take(KeyDim(s));
   p.v = carver.Take(value_dim);
@@ -119,10 +118,9 @@ __global__ void __launch_bounds__(kAttentionThreads)
 
 template <typename T>
 __global__ void __launch_bounds__(kAttentionThreads) QueryGradientKernel(const AttentionCall call, const float* delta) {
-  extern __shared__ float shared[];
   const AttentionShape& s = call.shape;
   const int value_dim = static_cast<int>(s.value_dim);
-  BlockCarver carver = {shared};
+  BlockCarver carver = {DynamicShared<float>()};
   Pair p;
   p.q = carver.Take(KeyDim(s));
   const Block d_q = carver.Take(KeyDim(s));
@@ -177,21 +175,16 @@ void Launch(const AttentionCall& call, cudaStream_t stream) {
   const AttentionShape& s = call.shape;
   float* const delta = DeltaOf(call);
   float* const shares = SharesOf(call);
-  DeltaKernel<T><<<Blocks(s.tokens * s.heads * 32, 256), 256, 0, stream>>>(call, delta);
-  CUDA_CHECK_LAUNCH();
+  const float* const finished = delta;
+  LaunchKernel(DeltaKernel<T>, dim3(Blocks(s.tokens * s.heads * 32, 256)), 256, 0, stream, call, delta);
   const dim3 grid(Blocks(s.sequence_length, kAttentionBlock), static_cast<unsigned>(s.heads),
                   static_cast<unsigned>(s.tokens / s.sequence_length));
-  const int key_bytes = static_cast<int>(AttentionKeyGradientShared(s));
-  CUDA_CHECK(cudaFuncSetAttribute(KeyGradientKernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, key_bytes));
-  KeyGradientKernel<T><<<grid, kAttentionThreads, key_bytes, stream>>>(call, delta, shares);
-  CUDA_CHECK_LAUNCH();
-  const int query_bytes = static_cast<int>(AttentionQueryGradientShared(s));
-  CUDA_CHECK(cudaFuncSetAttribute(QueryGradientKernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, query_bytes));
-  QueryGradientKernel<T><<<grid, kAttentionThreads, query_bytes, stream>>>(call, delta);
-  CUDA_CHECK_LAUNCH();
+  LaunchKernel(KeyGradientKernel<T>, grid, kAttentionThreads, AttentionKeyGradientShared(s), stream, call, finished,
+               shares);
+  LaunchKernel(QueryGradientKernel<T>, grid, kAttentionThreads, AttentionQueryGradientShared(s), stream, call,
+               finished);
   if (s.rope_dim == 0) return;
-  SumSharesKernel<T><<<Blocks(s.tokens * s.rope_dim, 256), 256, 0, stream>>>(call, shares);
-  CUDA_CHECK_LAUNCH();
+  LaunchKernel(SumSharesKernel<T>, dim3(Blocks(s.tokens * s.rope_dim, 256)), 256, 0, stream, call, shares);
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
 // Our own attention, forward: online softmax over blocks of keys (Dao et al. 2022, FlashAttention, algorithm 1).
 #include "kernels/cuda/attention_block.cuh"
-#include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/kernel_launch.cuh"
 
 namespace shoestring::cuda {
 namespace {
@@ -41,10 +41,9 @@ __device__ void WeighKeys(const AttentionCall& call, const HeadPlace& place, con
 
 template <typename T>
 __global__ void __launch_bounds__(kAttentionThreads) ForwardKernel(const AttentionCall call) {
-  extern __shared__ float shared[];
   const AttentionShape& s = call.shape;
   const int value_dim = static_cast<int>(s.value_dim);
-  BlockCarver carver = {shared};
+  BlockCarver carver = {DynamicShared<float>()};
   const Block q = carver.Take(KeyDim(s)), k = carver.Take(KeyDim(s));
   const Block v = carver.Take(value_dim), out = carver.Take(value_dim);
   const Block weights = carver.Take(kAttentionBlock);
@@ -80,12 +79,9 @@ __global__ void __launch_bounds__(kAttentionThreads) ForwardKernel(const Attenti
 template <typename T>
 void Launch(const AttentionCall& call, cudaStream_t stream) {
   const AttentionShape& s = call.shape;
-  const int bytes = static_cast<int>(AttentionForwardShared(s));
-  CUDA_CHECK(cudaFuncSetAttribute(ForwardKernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
   const dim3 grid(static_cast<unsigned>((s.sequence_length + kAttentionBlock - 1) / kAttentionBlock),
                   static_cast<unsigned>(s.heads), static_cast<unsigned>(s.tokens / s.sequence_length));
-  ForwardKernel<T><<<grid, kAttentionThreads, bytes, stream>>>(call);
-  CUDA_CHECK_LAUNCH();
+  LaunchKernel(ForwardKernel<T>, grid, kAttentionThreads, AttentionForwardShared(s), stream, call);
 }
 
 }  // namespace

@@ -2,7 +2,7 @@
 #include <algorithm>
 
 #include "kernels/cuda/attention_block.cuh"
-#include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/kernel_launch.cuh"
 
 namespace shoestring::cuda {
 namespace {
@@ -84,28 +84,24 @@ unsigned Blocks(int64_t items) {
 void LaunchPackKeys(const AttentionCall& call, void* keys, cudaStream_t stream) {
   const AttentionShape& s = call.shape;
   const int64_t items = s.tokens * s.heads * (s.nope_dim + s.rope_dim) / kEight;
-  PackKeysKernel<<<Blocks(items), kThreads, 0, stream>>>(call, static_cast<__nv_bfloat16*>(keys));
-  CUDA_CHECK_LAUNCH();
+  LaunchKernel(PackKeysKernel, dim3(Blocks(items)), kThreads, 0, stream, call, static_cast<__nv_bfloat16*>(keys));
 }
 
 void LaunchUnpackKeyGradients(const AttentionCall& call, const void* key_gradients, cudaStream_t stream) {
   const AttentionShape& s = call.shape;
   const auto* gradients = static_cast<const __nv_bfloat16*>(key_gradients);
-  UnpackKeysKernel<<<Blocks(s.tokens * s.heads * s.nope_dim / kEight), kThreads, 0, stream>>>(call, gradients);
-  CUDA_CHECK_LAUNCH();
-  SumRopeKernel<<<Blocks(s.tokens * s.rope_dim), kThreads, 0, stream>>>(call, gradients);
-  CUDA_CHECK_LAUNCH();
+  LaunchKernel(UnpackKeysKernel, dim3(Blocks(s.tokens * s.heads * s.nope_dim / kEight)), kThreads, 0, stream, call,
+               gradients);
+  LaunchKernel(SumRopeKernel, dim3(Blocks(s.tokens * s.rope_dim)), kThreads, 0, stream, call, gradients);
 }
 
 void LaunchPackStats(const AttentionCall& call, float* stats, cudaStream_t stream) {
-  StatsKernel<<<Blocks(call.shape.tokens * call.shape.heads), kThreads, 0, stream>>>(call, stats, true);
-  CUDA_CHECK_LAUNCH();
+  LaunchKernel(StatsKernel, dim3(Blocks(call.shape.tokens * call.shape.heads)), kThreads, 0, stream, call, stats, true);
 }
 
 void LaunchUnpackStats(const AttentionCall& call, const float* stats, cudaStream_t stream) {
-  StatsKernel<<<Blocks(call.shape.tokens * call.shape.heads), kThreads, 0, stream>>>(call, const_cast<float*>(stats),
-                                                                                     false);
-  CUDA_CHECK_LAUNCH();
+  LaunchKernel(StatsKernel, dim3(Blocks(call.shape.tokens * call.shape.heads)), kThreads, 0, stream, call,
+               const_cast<float*>(stats), false);
 }
 
 }  // namespace shoestring::cuda

@@ -109,7 +109,7 @@ class CudaGemm::Impl {
 
   void Run(CudaStream& stream, const Product& p) {
     const ProductDescription d = cuda::Describe(p.layout, p.segments, p.a, p.b, p.c, p.accumulate, p.how);
-    Plan& plan = PlanOf(d);
+    Plan& plan = PlanOf(d, stream.workspace());
     if (const int64_t part = plan.config.split_n; part > 0) {
       Run(stream, ColumnPart(p, 0, part));
       return Run(stream, ColumnPart(p, part, d.n - part));
@@ -128,7 +128,7 @@ class CudaGemm::Impl {
   }
 
  private:
-  Plan& PlanOf(const ProductDescription& d) {
+  Plan& PlanOf(const ProductDescription& d, const void* workspace) {
     const PlanKey key = KeyOf(d);
     const auto known = plans_.find(key);
     if (known != plans_.end()) return known->second;
@@ -138,7 +138,7 @@ class CudaGemm::Impl {
     if (plan.config.too_small) FailForSpace(plan);
     if (plan.config.split_n > 0 || plan.config.split_m > 0) return plan;
     std::string what;
-    if (plan.config.route == ProductRoute::kLibrary) what = AskLibrary(d, plan);
+    if (plan.config.route == ProductRoute::kLibrary) what = AskLibrary(d, workspace, plan);
     if (!plan.config.refusals.empty()) what += (what.empty() ? "" : "; ") + plan.config.refusals;
     LogInfo("matrix product " + cuda::ToString(d) + ": " + cuda::Name(plan.config.route) +
             (what.empty() ? "" : " (" + what + ")"));
@@ -146,10 +146,10 @@ class CudaGemm::Impl {
   }
 
   // What the library chose, or why another route was taken.
-  std::string AskLibrary(const ProductDescription& d, Plan& plan) {
+  std::string AskLibrary(const ProductDescription& d, const void* workspace, Plan& plan) {
     if (library_ == nullptr) library_ = std::make_unique<cuda::GemmLibrary>();
     std::string why;
-    plan.library = library_->Plan(d, plan.config, &why);
+    plan.library = library_->Plan(d, plan.config, workspace, &why);
     if (plan.library != nullptr) return cuda::GemmLibrary::ToString(*plan.library);
     plan.config.route = plan.config.without_library;
     return "cuBLASLt: " + why;

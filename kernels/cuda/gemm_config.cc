@@ -81,12 +81,14 @@ int64_t TilesAtMost(const ProductDescription& d, int64_t block_m, int64_t block_
 }
 
 void SetGrid(const ProductDescription& d, const ProductOptions& options, ProductConfig* config) {
-  if (config->without_library == ProductRoute::kTensorCores) {
-    config->stages = StagesOf(d.fp8());
-    config->grid = std::min<int64_t>(options.sm_count, TilesAtMost(d, kBlockM, kBlockN));
-  } else if (config->without_library == ProductRoute::kPlain) {
-    config->grid = std::min<int64_t>(options.sm_count * 8, TilesAtMost(d, kPlainBlock, kPlainBlock));
+  const bool plain = config->without_library == ProductRoute::kPlain;
+  const int64_t tiles = plain ? TilesAtMost(d, kPlainBlock, kPlainBlock) : TilesAtMost(d, kBlockM, kBlockN);
+  // Kernels count tiles, rows and columns in 32 bits.
+  for (const int64_t extent : {tiles, d.matrices() * d.n, d.matrices() * d.m, d.matrices() * d.k, config->k_padded}) {
+    CHECK_LT(extent, int64_t{1} << 31);
   }
+  config->grid = std::min<int64_t>(plain ? options.sm_count * 8 : options.sm_count, tiles);
+  if (!plain) config->stages = StagesOf(d.fp8());
 }
 
 // Half of an extent, on whole tiles; 0 if it is one tile already.

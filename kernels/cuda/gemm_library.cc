@@ -81,6 +81,10 @@ class LibraryPlan {
     Set(desc, CUBLASLT_MATMUL_DESC_B_SCALE_MODE, vector);
     Set(desc, CUBLASLT_MATMUL_DESC_FAST_ACCUM, int8_t{0});
   }
+  void SetScales(const void* a_scales, const void* b_scales) {
+    Set(desc, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, b_scales);
+    Set(desc, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, a_scales);
+  }
   ~LibraryPlan() {
     for (cublasLtMatrixLayout_t layout : {a_layout, b_layout, c_layout}) cublasLtMatrixLayoutDestroy(layout);
     cublasLtMatmulDescDestroy(desc);
@@ -101,8 +105,10 @@ void LibraryPlanDeleter::operator()(LibraryPlan* plan) const { delete plan; }
 GemmLibrary::GemmLibrary() { CUBLAS_CHECK(cublasLtCreate(&handle_)); }
 GemmLibrary::~GemmLibrary() { cublasLtDestroy(handle_); }
 
-LibraryPlanPtr GemmLibrary::Plan(const ProductDescription& d, const ProductConfig& config, std::string* why) {
+LibraryPlanPtr GemmLibrary::Plan(const ProductDescription& d, const ProductConfig& config, const void* workspace,
+                                 std::string* why) {
   LibraryPlanPtr plan(new LibraryPlan(d, config));
+  if (d.fp8()) plan->SetScales(workspace, workspace);
   plan->workspace_bytes = config.workspace.library_bytes;
   cublasLtMatmulPreference_t preference = nullptr;
   CUBLAS_CHECK(cublasLtMatmulPreferenceCreate(&preference));
@@ -141,10 +147,7 @@ std::string GemmLibrary::ToString(const LibraryPlan& plan) {
 }
 
 void GemmLibrary::Run(LibraryPlan& plan, const LibraryOperands& o, cudaStream_t stream) {
-  if (o.a_scales != nullptr) {
-    Set(plan.desc, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, static_cast<const void*>(o.b_scales));
-    Set(plan.desc, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, static_cast<const void*>(o.a_scales));
-  }
+  if (o.a_scales != nullptr) plan.SetScales(o.a_scales, o.b_scales);
   const float one = 1, old = plan.accumulate ? 1.0f : 0.0f;
   CUBLAS_CHECK(cublasLtMatmul(handle_, plan.desc, &one, o.b, plan.b_layout, o.a, plan.a_layout, &old, o.c,
                               plan.c_layout, o.c, plan.c_layout, &plan.chosen.algo, o.workspace,

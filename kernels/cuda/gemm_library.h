@@ -45,8 +45,10 @@ class GemmLibrary {
   GemmLibrary(const GemmLibrary&) = delete;
   GemmLibrary& operator=(const GemmLibrary&) = delete;
 
-  // Null, and why, if the library has no algorithm for this. `k_padded`: of transposed FP8 copies by tokens.
-  LibraryPlanPtr Plan(const ProductDescription& description, const ProductConfig& config, std::string* why);
+  // Null, and why, if the library has no algorithm for this. `workspace`: of the stream; only its address is looked at,
+  // in the place of the scales' later ones.
+  LibraryPlanPtr Plan(const ProductDescription& description, const ProductConfig& config, const void* workspace,
+                      std::string* why);
   // What was chosen: "algorithm 66 tile 393 stages 36 split 1 workspace 0".
   static std::string ToString(const LibraryPlan& plan);
   void Run(LibraryPlan& plan, const LibraryOperands& operands, cudaStream_t stream);

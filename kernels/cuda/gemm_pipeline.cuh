@@ -16,10 +16,12 @@ __device__ inline uint32_t SharedAddress(const void* p) { return static_cast<uin
 __device__ inline void BarrierInit(uint32_t barrier, int arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
 }
-// Makes initialised barriers known to the copy engine.
+// Makes what threads wrote to shared memory known to the copy engine and to wgmma.
+__device__ inline void CopyEngineFence() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+// The same of initialised barriers.
 __device__ inline void BarrierInitFence() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+  CopyEngineFence();
 }
 __device__ inline void BarrierArrive(uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
@@ -64,6 +66,23 @@ __device__ inline void CopyWord(uint32_t to, const float* from) {
 // One of the barrier's arrivals, made when all words that this thread copied have arrived.
 __device__ inline void CopyWordsArrive(uint32_t barrier) {
   asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
+}
+
+// --- shared memory by address ----------------------------------------------------------------------------------------
+
+__device__ inline float LoadShared(uint32_t address) {
+  float x;
+  asm volatile("ld.shared.f32 %0, [%1];" : "=f"(x) : "r"(address) : "memory");
+  return x;
+}
+__device__ inline float2 LoadSharedPair(uint32_t address) {
+  float2 x;
+  asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(x.x), "=f"(x.y) : "r"(address) : "memory");
+  return x;
+}
+// Sixteen bytes of zeros.
+__device__ inline void StoreZeros(uint32_t address) {
+  asm volatile("st.shared.v4.u32 [%0], {%1, %1, %1, %1};" ::"r"(address), "r"(0) : "memory");
 }
 
 // --- warpgroups -----------------------------------------------------------------------------------------------------

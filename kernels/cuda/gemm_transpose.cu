@@ -1,8 +1,8 @@
 // Transposes codes in tiles of 64 x 64 through shared memory, four by four in registers.
 #include <algorithm>
 
-#include "kernels/cuda/cuda_check.h"
 #include "kernels/cuda/gemm_transpose.h"
+#include "kernels/cuda/kernel_launch.cuh"
 
 namespace shoestring::cuda {
 namespace {
@@ -101,14 +101,12 @@ void LaunchTranspose(const TransposeCall& call, cudaStream_t stream) {
   CHECK_EQ(padded_rows % 128, 0);
   const dim3 grid(static_cast<unsigned>((call.cols + kTile - 1) / kTile), static_cast<unsigned>(padded_rows / kTile),
                   static_cast<unsigned>(call.offsets != nullptr ? 1 : call.matrices));
-  TransposeKernel<<<grid, kThreads, 0, stream>>>(call);
-  CUDA_CHECK_LAUNCH();
+  LaunchKernel(TransposeKernel, grid, kThreads, 0, stream, call);
 }
 
 void LaunchPackScales(const float* from, const ScalePacking& packing, float* to, cudaStream_t stream) {
   const int64_t blocks = std::clamp<int64_t>((packing.to.elements() + 255) / 256, 1, 1024);
-  PackScalesKernel<<<static_cast<unsigned>(blocks), 256, 0, stream>>>(from, packing, to);
-  CUDA_CHECK_LAUNCH();
+  LaunchKernel(PackScalesKernel, dim3(static_cast<unsigned>(blocks)), 256, 0, stream, from, packing, to);
 }
 
 }  // namespace shoestring::cuda

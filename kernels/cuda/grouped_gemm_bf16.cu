@@ -5,12 +5,12 @@
 // and its last block ends inside a matrix, the steps of k behind the end belong to a neighbour: they are set to zero.
 #include <cuda.h>
 
-#include "kernels/cuda/cuda_check.h"
 #include "kernels/cuda/gemm_tensor_map.h"
 #include "kernels/cuda/gemm_wgmma.cuh"
 #include "kernels/cuda/grouped_gemm.h"
 #include "kernels/cuda/grouped_gemm_schedule.h"
 #include "kernels/cuda/grouped_gemm_store.cuh"
+#include "kernels/cuda/kernel_launch.cuh"
 
 namespace shoestring::cuda {
 namespace {
@@ -86,10 +86,7 @@ __device__ void ZeroBehind(uint32_t tile, int valid) {
   const int thread = static_cast<int>(threadIdx.x);  // of 256
   for (int i = valid * 8 + thread; i < kBlockK * 8; i += kConsumers * 128) {
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      asm volatile("st.shared.v4.u32 [%0], {%1, %1, %1, %1};" ::"r"(tile + half * kHalfBytes + i * 16), "r"(0)
-                   : "memory");
-    }
+    for (int half = 0; half < 2; ++half) StoreZeros(tile + half * kHalfBytes + i * 16);
   }
 }
 
@@ -124,7 +121,7 @@ __device__ void ConsumeTile(const BF16Params& p, const Stages& stages, int consu
     if (kAcrossB && contracted - k < kBlockK) {
       if (kAcrossA) ZeroBehind(stages.a(at.stage), contracted - k);
       ZeroBehind(stages.b(at.stage), contracted - k);
-      asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+      CopyEngineFence();
       SyncSome(1, kConsumers * 128);
     }
     MultiplyStage<kAcrossA, kAcrossB>(stages.a(at.stage) + consumer * kHalfBytes, stages.b(at.stage), k > 0, sum);
@@ -162,9 +159,8 @@ template <bool kAcrossA, bool kAcrossB>
 __global__ void __launch_bounds__(kBlockThreads, 1)
     GroupedBF16Kernel(const __grid_constant__ CUtensorMap a, const __grid_constant__ CUtensorMap b,
                       const BF16Params p) {
-  extern __shared__ uint8_t shared[];
   Stages stages;
-  stages.tiles = (SharedAddress(shared) + 1023) & ~1023u;
+  stages.tiles = (SharedAddress(DynamicShared<uint8_t>()) + 1023) & ~1023u;
   stages.barriers = stages.tiles + p.stages * 2 * kTileBytes;
   const int warpgroup = static_cast<int>(threadIdx.x / 128);
   if (threadIdx.x == 0) {
@@ -192,11 +188,8 @@ template <bool kAcrossA, bool kAcrossB>
 void Launch(const GroupedCall& call, const BF16Params& p, cudaStream_t stream) {
   const CUtensorMap a = MakeTensorMap(call.a, DType::kBF16, kBlockK, kAcrossA ? kBlockK : kBlockM);
   const CUtensorMap b = MakeTensorMap(call.b, DType::kBF16, kBlockK, kAcrossB ? kBlockK : kBlockN);
-  const auto kernel = GroupedBF16Kernel<kAcrossA, kAcrossB>;
-  const int bytes = static_cast<int>(call.config.stages.shared_bytes());
-  CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-  kernel<<<static_cast<unsigned>(call.config.grid), kBlockThreads, bytes, stream>>>(a, b, p);
-  CUDA_CHECK_LAUNCH();
+  LaunchKernel(GroupedBF16Kernel<kAcrossA, kAcrossB>, dim3(static_cast<unsigned>(call.config.grid)), kBlockThreads,
+               call.config.stages.shared_bytes(), stream, a, b, p);
 }
 
 }  // namespace

@@ -6,12 +6,12 @@
 // tiles and all scales of a stage are there, `empty` when both warpgroups have read it.
 #include <cuda.h>
 
-#include "kernels/cuda/cuda_check.h"
 #include "kernels/cuda/gemm_tensor_map.h"
 #include "kernels/cuda/gemm_wgmma.cuh"
 #include "kernels/cuda/grouped_gemm.h"
 #include "kernels/cuda/grouped_gemm_schedule.h"
 #include "kernels/cuda/grouped_gemm_store.cuh"
+#include "kernels/cuda/kernel_launch.cuh"
 
 namespace shoestring::cuda {
 namespace {
@@ -134,17 +134,6 @@ __device__ void Produce(const Fp8Params& p, const CUtensorMap& a, const CUtensor
   }
 }
 
-__device__ float LoadShared(uint32_t address) {
-  float x;
-  asm volatile("ld.shared.f32 %0, [%1];" : "=f"(x) : "r"(address));
-  return x;
-}
-__device__ float2 LoadSharedPair(uint32_t address) {
-  float2 x;
-  asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(x.x), "=f"(x.y) : "r"(address));
-  return x;
-}
-
 template <DType kTypeOfA>
 __device__ void Multiply(WarpgroupSum& sum, uint64_t a, uint64_t b, int add) {
   if constexpr (kTypeOfA == DType::kE4M3) {
@@ -169,6 +158,7 @@ __device__ void MultiplyStage(const Stages& stages, int stage, int consumer, War
   WarpgroupCommit();
   HoldSum(sum);
   WarpgroupWait<0>();
+  HoldSum(sum);
 }
 
 // acc = fma(sum, scale_a * scale_b, acc): one scale for all columns of b.
@@ -235,8 +225,7 @@ __device__ void Consume(const Fp8Params& p, const Stages& stages, int consumer, 
 template <DType kTypeOfA, bool kByTokens>
 __global__ void __launch_bounds__(kBlockThreads, 1)
     GroupedFp8Kernel(const __grid_constant__ CUtensorMap a, const __grid_constant__ CUtensorMap b, const Fp8Params p) {
-  extern __shared__ uint8_t shared[];
-  const Stages stages = StagesIn(shared, p.stages);
+  const Stages stages = StagesIn(DynamicShared<uint8_t>(), p.stages);
   const int warpgroup = static_cast<int>(threadIdx.x / 128);
   if (threadIdx.x == 0) {
     PrefetchMap(a);
@@ -262,11 +251,8 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
 template <DType kTypeOfA, bool kByTokens>
 void Launch(const GroupedCall& call, const CUtensorMap& a, const CUtensorMap& b, const Fp8Params& p,
             cudaStream_t stream) {
-  const auto kernel = GroupedFp8Kernel<kTypeOfA, kByTokens>;
-  const int bytes = static_cast<int>(call.config.stages.shared_bytes());
-  CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-  kernel<<<static_cast<unsigned>(call.config.grid), kBlockThreads, bytes, stream>>>(a, b, p);
-  CUDA_CHECK_LAUNCH();
+  LaunchKernel(GroupedFp8Kernel<kTypeOfA, kByTokens>, dim3(static_cast<unsigned>(call.config.grid)), kBlockThreads,
+               call.config.stages.shared_bytes(), stream, a, b, p);
 }
 
 }  // namespace

@@ -3,9 +3,9 @@
 #include <cuda_bf16.h>
 #include <cuda_fp8.h>
 
-#include "kernels/cuda/cuda_check.h"
 #include "kernels/cuda/grouped_gemm.h"
 #include "kernels/cuda/grouped_gemm_schedule.h"
+#include "kernels/cuda/kernel_launch.cuh"
 
 namespace shoestring::cuda {
 namespace {
@@ -210,8 +210,7 @@ void Launch(const PlainCall& call, cudaStream_t stream) {
   p.n_tiles = static_cast<int>((d.n + kPlainBlock - 1) / kPlainBlock);
   p.rows = static_cast<int>(Rows(d));
   p.short_sums = d.fp8() && d.how.hopper;
-  PlainKernel<A, B><<<static_cast<unsigned>(call.grid), kThreads, 0, stream>>>(p);
-  CUDA_CHECK_LAUNCH();
+  LaunchKernel(PlainKernel<A, B>, dim3(static_cast<unsigned>(call.grid)), kThreads, 0, stream, p);
 }
 
 __global__ void ZeroKernel(uint8_t* c, int64_t rows, int64_t row_bytes, int64_t stride_bytes) {
@@ -239,9 +238,8 @@ void LaunchGroupedPlain(const PlainCall& call, cudaStream_t stream) {
 void LaunchZero(const ProductDescription& d, void* c, cudaStream_t stream) {
   // Only an empty k comes here: then c of a grouped product by tokens is a stack, else as high as its tokens.
   const int64_t rows = d.by_tokens() ? d.matrices() * d.m : d.m;
-  ZeroKernel<<<256, 256, 0, stream>>>(static_cast<uint8_t*>(c), rows, BytesOf(d.c_type, d.n),
-                                      BytesOf(d.c_type, d.c_stride));
-  CUDA_CHECK_LAUNCH();
+  LaunchKernel(ZeroKernel, dim3(256), 256, 0, stream, static_cast<uint8_t*>(c), rows, BytesOf(d.c_type, d.n),
+               BytesOf(d.c_type, d.c_stride));
 }
 
 }  // namespace shoestring::cuda

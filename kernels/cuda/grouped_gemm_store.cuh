@@ -4,6 +4,7 @@
 #include <cuda_bf16.h>
 
 #include <cstdint>
+#include <cstring>
 
 #include "kernels/cuda/gemm_wgmma.cuh"
 #include "kernels/cuda/grouped_gemm.h"
@@ -51,7 +52,9 @@ __device__ inline void StoreF32(const StoreTarget& to, float* row, int64_t colum
 
 __device__ inline uint32_t PackBF16(float x, float y) {
   const __nv_bfloat162 pair = __floats2bfloat162_rn(x, y);
-  return *reinterpret_cast<const uint32_t*>(&pair);
+  uint32_t bits;
+  memcpy(&bits, &pair, sizeof(bits));
+  return bits;
 }
 
 // Lanes of a quad hold two columns each of two groups of eight; after the exchange lane q holds four neighbouring ones:
