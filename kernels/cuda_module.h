@@ -16,7 +16,8 @@
 namespace shoestring {
 
 struct CudaBackendOptions {
-  int device = 0;  // ordinal among the visible ones
+  int device = 0;       // ordinal among the visible ones
+  bool shared = false;  // counted round and round: ranks beyond the last device share those that others have
   // Scratch of a stream for products and sums, taken when the stream is made; -1: as much as the backend likes best.
   int64_t workspace_bytes = -1;
 };

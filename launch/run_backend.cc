@@ -64,7 +64,7 @@ CudaPlaces CudaPlacesOfEnvironment() {
   return places;
 }
 
-absl::StatusOr<RunBackend> OpenRunBackend(const config::RunConfig& config, Isa isa, int threads) {
+absl::StatusOr<RunBackend> OpenRunBackend(const config::RunConfig& config, Isa isa, int threads, int rank) {
   RunBackend run;
   if (config.layout().device() != config::LayoutConfig::CUDA) {
     run.backend = MakeCpuBackend({.threads = threads, .isa = isa});
@@ -74,7 +74,7 @@ absl::StatusOr<RunBackend> OpenRunBackend(const config::RunConfig& config, Isa i
   constexpr char kWhere[] = "layout.device: CUDA";
   absl::StatusOr<CudaModule> module = CudaModule::Open(CudaPlacesOfEnvironment());
   if (!module.ok()) return WithContext(module.status(), kWhere);
-  absl::StatusOr<std::unique_ptr<Backend>> backend = module->MakeBackend({});
+  absl::StatusOr<std::unique_ptr<Backend>> backend = module->MakeBackend({.device = rank, .shared = true});
   if (!backend.ok()) return WithContext(backend.status(), kWhere);
   run.backend = *std::move(backend);
   run.instruction_set = "sm_90a";

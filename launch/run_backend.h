@@ -25,8 +25,9 @@ CudaPlaces CudaPlacesOfEnvironment();
 
 // UNAVAILABLE, NOT_FOUND, FAILED_PRECONDITION or RESOURCE_EXHAUSTED: the device that the config asks for cannot be had
 // here; one line that says what is missing and how to mend it. Nothing else is ever used in its place.
-// `threads`: of a rank on the CPU.
-absl::StatusOr<RunBackend> OpenRunBackend(const config::RunConfig& config, Isa isa, int threads);
+// `threads`: of a rank on the CPU. `rank`: of this process; ranks take the visible GPUs in turn, and share them where
+// there are fewer.
+absl::StatusOr<RunBackend> OpenRunBackend(const config::RunConfig& config, Isa isa, int threads, int rank = 0);
 
 // GFLOP/s of large BF16 matrix products on a device, the best of a few; 0 if there is no memory to measure with.
 double MeasureDevicePeak(Backend& backend);

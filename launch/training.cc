@@ -274,9 +274,10 @@ absl::Status RunFirstRank(const TrainRequest& request, Session& session, std::op
 }
 
 absl::Status RunOtherRank(const TrainRequest& request, Session& session, RankLinks links) {
-  ASSIGN_OR_RETURN(const RunBackend device, OpenRunBackend(request.config, request.isa, session.threads));
+  ASSIGN_OR_RETURN(const RunBackend device,
+                   OpenRunBackend(request.config, request.isa, session.threads, links.rank.value));
   ASSIGN_OR_RETURN(const std::unique_ptr<Trainer> trainer,
-                   MakeTrainer(request, session, *device.backend, std::move(links)));
+                   MakeTrainer(request, session, *device.backend, LinksOf(*device.backend, std::move(links))));
   RETURN_IF_ERROR(Restore(session, *trainer));
   PartObserver part(session.fs, *trainer);
   trainer->AddObserver(part);
@@ -289,7 +290,7 @@ absl::Status RunRanks(const TrainRequest& request, Session& session) {
   ASSIGN_OR_RETURN(const Mesh mesh, Mesh::Create(config::ResolvePhase(request.config, 0).layout));
   return RunThreadRanks(mesh, [&](RankLinks links) {
     if (links.rank != Rank(0)) return RunOtherRank(request, session, std::move(links));
-    const absl::Status status = RunFirstRank(request, session, std::move(links));
+    const absl::Status status = RunFirstRank(request, session, LinksOf(*session.device.backend, std::move(links)));
     session.trainer.reset();  // its links end with their world
     return status;
   });

@@ -18,6 +18,7 @@
 #include "configs/validate.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "launch/exit_codes.h"
+#include "launch/run_backend.h"
 #include "launch/run_data.h"
 #include "launch/verbs.h"
 #include "trainer/schedule.h"
@@ -43,6 +44,7 @@ struct Request {
   std::vector<std::string> shrunk;  // what that changed
   bool json = false;
   Isa isa = DefaultIsa();
+  std::string gpu;  // its kind, where the config asks for one
   TrainData data;
   std::string data_name;
 };
@@ -65,14 +67,22 @@ absl::Status CheckFlags(const Values& values, const Request& request) {
 }
 
 absl::Status CheckComparable(const config::RunConfig& config) {
-  if (config.layout().device() != config::LayoutConfig::CPU) {
-    return absl::InvalidArgumentError(
-        "layout.device: ranks that are compared are threads on the CPU; set layout.device=CPU");
-  }
   if (config.train().reduction() == config::TrainConfig::CANONICAL) return absl::OkStatus();
   return absl::InvalidArgumentError(
       "train.reduction: FAST sums have the bits of their own layout, there is nothing to compare them with; set "
       "train.reduction=CANONICAL");
+}
+
+// A GPU that cannot be had is refused before anything is read.
+absl::Status FindDevice(Request& request) {
+  if (request.config.layout().device() == config::LayoutConfig::CPU) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const RunBackend device, OpenRunBackend(request.config, request.isa, 1));
+  request.gpu = device.instruction_set;
+  return absl::OkStatus();
+}
+
+std::string InstructionSetOf(const Request& request) {
+  return request.gpu.empty() ? std::string(IsaName(request.isa)) : request.gpu;
 }
 
 // Says what it changes, at once: what follows may take its time.
@@ -108,6 +118,7 @@ absl::Status ReadGolden(Request& request) {
   absl::StatusOr<Golden> golden = ParseGolden(text);
   if (!golden.ok()) return WithContext(golden.status(), request.against);
   request.golden = *std::move(golden);
+  if (!request.gpu.empty()) return absl::OkStatus();  // VerifyLayout compares
   for (const Isa isa : SupportedIsas()) {
     if (IsaName(isa) != request.golden->instruction_set) continue;
     request.isa = isa;
@@ -153,10 +164,15 @@ VerifyOptions OptionsOf(const Request& request) {
   options.steps = request.steps;
   options.golden = request.golden.has_value() ? &*request.golden : nullptr;
   options.record = !request.write_golden.empty();
-  options.instruction_set = std::string(IsaName(request.isa));
-  // Both worlds share the cores.
-  options.make_backend = [isa = request.isa, threads, cores](std::optional<Rank> rank) {
-    return MakeCpuBackend({.threads = rank.has_value() ? threads : cores, .isa = isa, .spin = 0});
+  options.instruction_set = InstructionSetOf(request);
+  // Both worlds share the cores, or the GPUs.
+  options.make_backend = [&request, threads,
+                          cores](std::optional<Rank> rank) -> absl::StatusOr<std::unique_ptr<Backend>> {
+    if (request.gpu.empty()) {
+      return MakeCpuBackend({.threads = rank.has_value() ? threads : cores, .isa = request.isa, .spin = 0});
+    }
+    ASSIGN_OR_RETURN(RunBackend device, OpenRunBackend(request.config, request.isa, 1, rank.value_or(Rank(0)).value));
+    return std::move(device.backend);
   };
   return options;
 }
@@ -184,7 +200,7 @@ int Compare(const Request& request) {
     return Fail(Area::kRun, golden ? WithContext(report.status(), request.against) : report.status());
   }
   const VerdictFacts facts{request.against == kOneRank ? "one rank" : request.against, request.data_name,
-                           std::string(IsaName(request.isa)), PeakMemoryBytes(), request.shrunk};
+                           InstructionSetOf(request), PeakMemoryBytes(), request.shrunk};
   std::fputs((request.json ? VerdictJson(*report, *mesh, facts) : VerdictText(*report, *mesh, facts)).c_str(), stdout);
   if (!report->equal()) return static_cast<int>(ExitCode::kCheckFailed);
   return report->recorded.has_value() ? WriteGolden(request, *report->recorded) : static_cast<int>(ExitCode::kDone);
@@ -207,6 +223,7 @@ int Run(const Values& values) {
   absl::Status supported = ShrinkConfig(request);
   if (supported.ok()) supported = CheckComparable(request.config);
   if (supported.ok()) supported = CheckSupported(request.config);
+  if (supported.ok()) supported = FindDevice(request);
   if (!supported.ok()) return Fail(Area::kConfig, supported);
   const absl::Status golden = ReadGolden(request);
   if (!golden.ok()) return Fail(Area::kData, golden);

@@ -69,7 +69,7 @@ class Communicator {
   Communicator(const Communicator&) = delete;
   Communicator& operator=(const Communicator&) = delete;
 
-  virtual absl::string_view body() const = 0;  // "single", "host", "thread", "nccl", ...
+  virtual absl::string_view body() const = 0;  // "single", "host", "thread", "staged", "nccl", ...
   int size() const { return size_; }
   int index() const { return index_; }
 

@@ -1,11 +1,14 @@
 // Links of one rank, and which communicator belongs to which group.
 #include "trainer/rank_links.h"
 
+#include <memory>
 #include <string>
+#include <utility>
 
 #include "base/check.h"
 #include "parallel/loopback_communicator.h"
 #include "parallel/single_communicator.h"
+#include "parallel/staged_communicator.h"
 
 namespace shoestring {
 
@@ -46,6 +49,15 @@ RankLinks MakeLinks(const Mesh& mesh, Rank rank, MakeCommunicator make) {
   links.expert_replicas = make(mesh.ExpertReplicaGroup(rank));
   const RankGroup ends = mesh.EndsGroup(rank);
   if (ends.size() > 0) links.ends = make(ends);
+  return links;
+}
+
+RankLinks LinksOf(Backend& device, RankLinks links) {
+  if (device.memory_is_hosts()) return links;
+  for (std::unique_ptr<Communicator>* link : {&links.world, &links.forward, &links.backward, &links.replicas,
+                                              &links.experts, &links.expert_replicas, &links.ends}) {
+    if (*link != nullptr) *link = MakeStagedCommunicator(std::move(*link), device);
+  }
   return links;
 }
 

@@ -39,6 +39,9 @@ RankLinks SingleRank(Backend& backend);
 // in the same order.
 using MakeCommunicator = absl::FunctionRef<std::unique_ptr<Communicator>(const RankGroup&)>;
 RankLinks MakeLinks(const Mesh& mesh, Rank rank, MakeCommunicator make);
+// The same links for a rank whose memory is a device's, by way of the host (parallel/staged_communicator.h); links of
+// host memory stay as they are. `device` outlives them.
+RankLinks LinksOf(Backend& device, RankLinks links);
 // Links that move nothing, for measuring memory.
 RankLinks LoopbackLinks(const Mesh& mesh, Rank rank);
 

@@ -9,15 +9,6 @@
 namespace shoestring {
 namespace {
 
-// Whether a GPU can be had at all is said where it is opened.
-void CheckDevice(const config::LayoutConfig& layout, const std::string& path, std::vector<std::string>& problems) {
-  const int64_t ranks = config::WorldSize(layout);
-  if (layout.device() == config::LayoutConfig::CPU || ranks == 1) return;
-  problems.push_back(absl::StrCat(path, ".device: CUDA: ", ranks,
-                                  " ranks on GPUs need a process each, and ranks are threads of one here; set ", path,
-                                  ".pipeline_ranks=1, .data_ranks=1 and .expert_ranks=1, or ", path, ".device=CPU"));
-}
-
 // Whatever decides which parameters a rank holds, and of which it keeps the masters.
 bool SamePlacement(const config::RunConfig& config, const config::LayoutConfig& a, const config::LayoutConfig& b) {
   const int layers = config.model().layers();
@@ -73,12 +64,10 @@ void CheckPrecision(const config::RunConfig& config, std::vector<std::string>& p
 std::vector<std::string> FindUnsupported(const config::RunConfig& config) {
   std::vector<std::string> problems;
   CheckPrecision(config, problems);
-  CheckDevice(config.layout(), "layout", problems);
   const config::LayoutConfig first = config::ResolvePhase(config, 0).layout;
   for (int i = 0; i < config.train().phase_size(); ++i) {
     const config::PhaseSettings settings = config::ResolvePhase(config, i);
     const std::string path = absl::StrCat("train.phase[", i, "].layout");
-    if (settings.phase->has_layout()) CheckDevice(settings.layout, path, problems);
     if (settings.layout.device() != config.layout().device()) {
       problems.push_back(absl::StrCat(path, ".device: a run stays on one device; set ", path,
                                       ".device=", config::LayoutConfig::Device_Name(config.layout().device())));

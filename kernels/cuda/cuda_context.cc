@@ -44,14 +44,15 @@ bool CountDevices(int& count, CudaFailure& failure) {
 bool OpenCudaDevice(const CudaBackendOptions& options, CudaContext& context, CudaFailure& failure) {
   int count = 0;
   if (!CountDevices(count, failure)) return false;
-  const std::string which = "device " + std::to_string(options.device);
-  if (options.device < 0 || options.device >= count) {
+  const int device = options.shared ? options.device % count : options.device;
+  const std::string which = "device " + std::to_string(device);
+  if (device < 0 || device >= count) {
     return Unavailable(failure, which + " was asked for and " + std::to_string(count) +
                                     " are visible; use fewer ranks a node, or look at CUDA_VISIBLE_DEVICES");
   }
   cudaDeviceProp properties;
-  cudaError_t error = cudaSetDevice(options.device);
-  if (error == cudaSuccess) error = cudaGetDeviceProperties(&properties, options.device);
+  cudaError_t error = cudaSetDevice(device);
+  if (error == cudaSuccess) error = cudaGetDeviceProperties(&properties, device);
   if (error == cudaSuccess) error = cudaFree(nullptr);  // makes the device's context: fails here, if it does
   if (error != cudaSuccess) {
     return Unavailable(failure, which + " cannot be used (" + Describe(error) + "); look at nvidia-smi");
@@ -61,7 +62,7 @@ bool OpenCudaDevice(const CudaBackendOptions& options, CudaContext& context, Cud
                                     std::to_string(properties.major) + "." + std::to_string(properties.minor) +
                                     ", and the code here is for 9.0 (H100, H800, H200, H20); use one of those");
   }
-  context.device = options.device;
+  context.device = device;
   context.name = properties.name;
   context.sm_count = properties.multiProcessorCount;
   context.memory_bytes = static_cast<int64_t>(properties.totalGlobalMem);

@@ -115,6 +115,18 @@ export out
 maybe train_beside_cpu 120 'largest difference' bash -c train_both
 maybe train_twice 60 '^state' bash -c train_twice
 
+# --- ranks that share the GPU give the bits of one ---------------------------------------------------------------------
+verify_on_gpu() {  # FLAGS...
+  bin/shoestring verify --config configs/recipes/tiny_cpu.textproto --set layout.device=CUDA --set train.lanes=4 \
+    --set 'train.phase[0].micro_batch=4' --set layout.zero1=true --against one-rank "$@"
+}
+export -f verify_on_gpu
+maybe verify_2_ranks 60 '^(equal|different)' bash -c \
+  "verify_on_gpu --set layout.data_ranks=2 --set layout.expert_ranks=2"
+maybe verify_8_ranks_fp8 90 '^(equal|different)' bash -c \
+  "verify_on_gpu --config configs/presets/fp8_v3.textproto --set layout.pipeline_ranks=4 --set layout.stages=4 \
+    --set 'layout.dualpipe={}' --set layout.data_ranks=2 --set layout.expert_ranks=2"
+
 # --- rates ---------------------------------------------------------------------------------------------------------------
 for program in $(programs_of bench); do
   maybe "bench_${program}" 90 '.' "bin/${program}"

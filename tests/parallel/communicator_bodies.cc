@@ -7,6 +7,7 @@
 
 #include "kernels/cpu/cpu_backend.h"
 #include "parallel/single_communicator.h"
+#include "parallel/staged_communicator.h"
 #include "parallel/thread_communicator.h"
 
 namespace shoestring {
@@ -25,6 +26,31 @@ double NumberOf(uint64_t tag, int64_t row, int64_t col) {
   return static_cast<double>(static_cast<int>(ByteOf(tag, row, col)) - 100);
 }
 
+// `over`: what a member makes of the communicator of its thread.
+CommunicatorBody BodyOfThreads(
+    const std::string& name, int size,
+    const std::function<std::unique_ptr<Communicator>(std::unique_ptr<Communicator>, Backend&)>& over) {
+  const auto run = [size, over](const std::function<void(Communicator&, Backend&)>& fn) {
+    ThreadWorld world(size);
+    RankGroup group{"all", {}};
+    for (int i = 0; i < size; ++i) group.members.push_back(Rank(i));
+    std::vector<std::unique_ptr<Communicator>> communicators = world.MakeGroup(group);
+    std::vector<std::thread> ranks;
+    for (int i = 0; i < size; ++i) {
+      ranks.emplace_back([&, mine = std::move(communicators[i])]() mutable {
+        const std::unique_ptr<Backend> backend = MakeCpuBackend({});
+        const std::unique_ptr<Communicator> communicator = over(std::move(mine), *backend);
+        fn(*communicator, *backend);
+      });
+    }
+    for (std::thread& rank : ranks) rank.join();
+  };
+  const auto make_meeting = [size]() -> std::function<void()> {
+    return [barrier = std::make_shared<std::barrier<>>(size)] { barrier->arrive_and_wait(); };
+  };
+  return {name, size, run, make_meeting};
+}
+
 }  // namespace
 
 CommunicatorBody SingleBody() {
@@ -38,26 +64,10 @@ CommunicatorBody SingleBody() {
 }
 
 CommunicatorBody ThreadBody(int size) {
-  const auto run = [size](const std::function<void(Communicator&, Backend&)>& fn) {
-    ThreadWorld world(size);
-    RankGroup group{"all", {}};
-    for (int i = 0; i < size; ++i) group.members.push_back(Rank(i));
-    std::vector<std::unique_ptr<Communicator>> communicators = world.MakeGroup(group);
-    std::vector<std::thread> ranks;
-    for (int i = 0; i < size; ++i) {
-      ranks.emplace_back([&fn, mine = std::move(communicators[i])]() mutable {
-        const std::unique_ptr<Backend> backend = MakeCpuBackend({});
-        fn(*mine, *backend);
-        mine.reset();
-      });
-    }
-    for (std::thread& rank : ranks) rank.join();
-  };
-  const auto make_meeting = [size]() -> std::function<void()> {
-    return [barrier = std::make_shared<std::barrier<>>(size)] { barrier->arrive_and_wait(); };
-  };
-  return {"thread", size, run, make_meeting};
+  return BodyOfThreads("thread", size, [](std::unique_ptr<Communicator> mine, Backend&) { return mine; });
 }
+
+CommunicatorBody StagedBody(int size) { return BodyOfThreads("staged", size, MakeStagedCommunicator); }
 
 TestMatrix::TestMatrix(DType dtype, int64_t rows, int64_t cols, int64_t padding)
     : dtype_(dtype),

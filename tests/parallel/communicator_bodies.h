@@ -31,6 +31,8 @@ inline void PrintTo(const CommunicatorBody& body, std::ostream* out) { *out << b
 
 CommunicatorBody SingleBody();
 CommunicatorBody ThreadBody(int size);
+// Of threads, each with a device of its own.
+CommunicatorBody StagedBody(int size);
 
 // Random numbers one after the other, the same for the same seed.
 class Dice {

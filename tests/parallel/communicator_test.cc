@@ -16,14 +16,16 @@ std::string NameOf(const testing::TestParamInfo<CommunicatorBody>& info) {
 
 INSTANTIATE_TEST_SUITE_P(Bodies, CommunicatorSuite,
                          testing::Values(SingleBody(), ThreadBody(1), ThreadBody(2), ThreadBody(3), ThreadBody(4),
-                                         ThreadBody(8)),
+                                         ThreadBody(8), StagedBody(1), StagedBody(4)),
                          NameOf);
 INSTANTIATE_TEST_SUITE_P(Bodies, CommunicatorStressSuite,
                          testing::Values(SingleBody(), ThreadBody(1), ThreadBody(2), ThreadBody(3), ThreadBody(4),
-                                         ThreadBody(8)),
+                                         ThreadBody(8), StagedBody(1), StagedBody(4)),
                          NameOf);
 INSTANTIATE_TEST_SUITE_P(Bodies, CommunicatorFailureSuite,
-                         testing::Values(ThreadBody(2), ThreadBody(3), ThreadBody(4), ThreadBody(8)), NameOf);
+                         testing::Values(ThreadBody(2), ThreadBody(3), ThreadBody(4), ThreadBody(8), StagedBody(2),
+                                         StagedBody(4)),
+                         NameOf);
 
 // What one member can see is wrong by itself.
 class CommunicatorDeathTest : public testing::Test {

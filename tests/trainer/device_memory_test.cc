@@ -1,7 +1,5 @@
 // Tests that a run never touches the memory of its device but through the backend: here that memory cannot be read or
 // written while no operation runs, as if it lay on a GPU.
-#include <sys/mman.h>
-
 #include <memory>
 #include <string>
 #include <utility>
@@ -10,76 +8,19 @@
 #include "base/status_macros.h"
 #include "gtest/gtest.h"
 #include "kernels/cpu/cpu_backend.h"
-#include "kernels/timing_backend.h"
 #include "tests/base/temp_dir.h"
+#include "tests/trainer/gated_backend.h"
 #include "tests/trainer/tiny_run.h"
 #include "trainer/checkpoint/host_state.h"
 #include "trainer/checkpoint/load.h"
 #include "trainer/checkpoint/read_state.h"
 #include "trainer/checkpoint/save.h"
+#include "trainer/checkpoint/shared_state.h"
 #include "trainer/checkpoint/train_state_io.h"
+#include "trainer/thread_ranks.h"
 
 namespace shoestring {
 namespace {
-
-// Pages that are open while an operation runs. A backend that times reads its clock when an operation begins and when
-// it has ended; so this clock is what opens and closes them.
-class PageGate final : public Clock {
- public:
-  int64_t MonotonicNanos() override {
-    open_ = !open_;
-    Protect();
-    return 0;
-  }
-  int64_t WallNanos() override { return 0; }
-  void SleepNanos(int64_t) override {}
-
-  void Add(std::byte* data, int64_t size_bytes) {
-    CHECK(data_ == nullptr);  // a run takes one block
-    data_ = data;
-    size_bytes_ = size_bytes;
-    Protect();
-  }
-  void Remove() {
-    mprotect(data_, size_bytes_, PROT_READ | PROT_WRITE);
-    data_ = nullptr;
-  }
-
- private:
-  void Protect() {
-    if (data_ != nullptr) CHECK_EQ(mprotect(data_, size_bytes_, open_ ? PROT_READ | PROT_WRITE : PROT_NONE), 0);
-  }
-  bool open_ = false;
-  std::byte* data_ = nullptr;
-  int64_t size_bytes_ = 0;
-};
-
-class GatedMemory final : public Memory {
- public:
-  GatedMemory(PageGate& gate, std::unique_ptr<Memory> pages) : gate_(gate), pages_(std::move(pages)) {
-    gate_.Add(pages_->data(), pages_->size_bytes());
-  }
-  ~GatedMemory() override { gate_.Remove(); }
-  std::byte* data() const override { return pages_->data(); }
-  int64_t size_bytes() const override { return pages_->size_bytes(); }
-
- private:
-  PageGate& gate_;
-  const std::unique_ptr<Memory> pages_;
-};
-
-// The CPU with memory that is not the host's.
-class GatedBackend final : public TimingBackend {
- public:
-  GatedBackend(Backend& cpu, PageGate& gate) : TimingBackend(cpu, gate), gate_(gate) {}
-  std::unique_ptr<Memory> Allocate(int64_t size_bytes) override {
-    return std::make_unique<GatedMemory>(gate_, TimingBackend::Allocate(size_bytes));
-  }
-  bool memory_is_hosts() const override { return false; }
-
- private:
-  PageGate& gate_;
-};
 
 absl::StatusOr<std::string> DigestOf(Trainer& trainer) {
   ASSIGN_OR_RETURN(HostState host, HostState::Open(trainer.backend(), trainer.stream(), trainer.state()));
@@ -142,6 +83,62 @@ TEST_P(DeviceMemoryTest, ARunTouchesItThroughTheBackendOnly) {
   const absl::StatusOr<std::string> resumed = RunToEnd(config, device, "", dir.path());
   ASSERT_TRUE(resumed.ok()) << resumed.status();
   EXPECT_EQ(*resumed, *plain);
+}
+
+// One of several ranks, on a device of its own, from the checkpoint in `from` if one is named: saves to `save_to` after
+// the fifth step, and at the end to `end`, whose digest it gives (rank 0).
+absl::StatusOr<std::string> RunRank(const config::RunConfig& config, RankLinks links, const std::string& from,
+                                    const std::string& save_to, const std::string& end) {
+  FileSystem& fs = PosixFileSystem();
+  GatedDevice device;
+  ASSIGN_OR_RETURN(
+      const std::unique_ptr<Trainer> trainer,
+      Trainer::Create(config, FormulaData(config), device, RealClock(), {}, LinksOf(device, std::move(links))));
+  Stream& stream = trainer->stream();
+  if (!from.empty()) {
+    ASSIGN_OR_RETURN(const OpenedCheckpoint checkpoint, FindNewest(fs, from));
+    RETURN_IF_ERROR(ReadShared(fs, checkpoint, trainer->links(), device, stream, trainer->state()));
+    RETURN_IF_ERROR(trainer->RefreshCompute());
+  }
+  const auto save = [&](const std::string& to) {
+    return SaveShared(fs, to, {}, trainer->state(), device, stream, trainer->links());
+  };
+  while (trainer->state().position.step < 12) {
+    RETURN_IF_ERROR(trainer->Step().status());
+    if (!save_to.empty() && trainer->state().position.step == 5) RETURN_IF_ERROR(save(save_to).status());
+  }
+  ASSIGN_OR_RETURN(const SavedCheckpoint saved, save(end));
+  return saved.state_digest;
+}
+
+absl::StatusOr<std::string> RunRanks(const config::RunConfig& config, const std::string& from,
+                                     const std::string& save_to) {
+  const TempDir end;
+  std::string digest;
+  RETURN_IF_ERROR(RunThreadRanks(*Mesh::Create(config.layout()), [&](RankLinks links) -> absl::Status {
+    const bool first = links.rank == Rank(0);
+    ASSIGN_OR_RETURN(const std::string of_rank, RunRank(config, std::move(links), from, save_to, end.path()));
+    if (first) digest = of_rank;
+    return absl::OkStatus();
+  }));
+  return digest;
+}
+
+TEST_P(DeviceMemoryTest, SoDoRanksThatExchangeAndSaveTogether) {
+  const std::string lanes = "train { lanes: 4 expert_lanes: 1 } ";
+  const std::unique_ptr<Backend> cpu = MakeCpuBackend({});
+  const absl::StatusOr<std::string> one = RunToEnd(TinyConfig(GetParam(), lanes), *cpu, "", "");
+  ASSERT_TRUE(one.ok()) << one.status();
+  const config::RunConfig config = TinyConfig(
+      GetParam(),
+      lanes + "layout { pipeline_ranks: 2 stages: 2 dualpipe {} data_ranks: 2 expert_ranks: 2 zero1: true }");
+  const TempDir dir;
+  const absl::StatusOr<std::string> many = RunRanks(config, "", dir.path());
+  ASSERT_TRUE(many.ok()) << many.status();
+  EXPECT_EQ(*many, *one);
+  const absl::StatusOr<std::string> resumed = RunRanks(config, dir.path(), "");
+  ASSERT_TRUE(resumed.ok()) << resumed.status();
+  EXPECT_EQ(*resumed, *one);
 }
 
 INSTANTIATE_TEST_SUITE_P(Modes, DeviceMemoryTest, testing::Values("FP32", "BF16", "FP8"));

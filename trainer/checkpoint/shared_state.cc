@@ -2,7 +2,8 @@
 #include "trainer/checkpoint/shared_state.h"
 
 #include <algorithm>
-#include <cstring>
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -16,6 +17,7 @@ namespace shoestring {
 namespace {
 
 constexpr int64_t kWord = 8;  // bytes are added by such many: one rank has them, the others add zero
+constexpr int64_t kRequestWords = 4;
 enum class Order : int64_t { kRead, kSaved, kFailed };
 struct Request {
   int64_t order = 0;
@@ -27,13 +29,16 @@ struct Request {
 // What each rank answers from; rank 0's own included.
 class Answers {
  public:
-  Answers(const TrainState& state, Backend& backend, Stream& stream, const RankLinks& links, int64_t block_bytes)
-      : backend_(backend),
-        stream_(stream),
-        links_(links),
-        parts_(PartsOf(state, links, StateScope::kSpoken)),
-        words_((block_bytes + kWord - 1) / kWord),
-        request_(4) {}
+  static absl::StatusOr<Answers> Open(const TrainState& state, Backend& backend, Stream& stream, const RankLinks& links,
+                                      int64_t block_bytes) {
+    const int64_t words = std::max<int64_t>((block_bytes + kWord - 1) / kWord, kRequestWords);
+    std::unique_ptr<Memory> shared = backend.Allocate(words * kWord);
+    if (shared == nullptr) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("saving: there are no ", words * kWord, " bytes left to share a block of the state"));
+    }
+    return Answers(state, backend, stream, links, words, std::move(shared));
+  }
 
   absl::Status Ask(const Request& request) {
     request_ = {request.order, request.tensor, request.begin, request.size};
@@ -59,15 +64,32 @@ class Answers {
                           bytes + first * size - request.begin);
     }
     backend_.Synchronize(stream_);
-    const View sum(reinterpret_cast<std::byte*>(words_.data()), DType::kI64, 1, words);
+    const View sum(shared_->data(), DType::kI64, 1, words);
+    backend_.CopyFromHost(stream_, words_.data(), sum);
     RETURN_IF_ERROR(links_.world->AllReduce(stream_, sum, links_.Named("state")));
+    backend_.CopyToHost(stream_, sum, words_.data());
+    backend_.Synchronize(stream_);
     return bytes;
   }
 
  private:
+  Answers(const TrainState& state, Backend& backend, Stream& stream, const RankLinks& links, int64_t words,
+          std::unique_ptr<Memory> shared)
+      : backend_(backend),
+        stream_(stream),
+        links_(links),
+        parts_(PartsOf(state, links, StateScope::kSpoken)),
+        words_(words),
+        request_(kRequestWords),
+        shared_(std::move(shared)) {}
+
   absl::Status Share() {
-    const View view(reinterpret_cast<std::byte*>(request_.data()), DType::kI64, 1, 4);
-    return links_.world->Broadcast(stream_, view, 0, links_.Named("save"));
+    const View view(shared_->data(), DType::kI64, 1, kRequestWords);
+    backend_.CopyFromHost(stream_, request_.data(), view);
+    RETURN_IF_ERROR(links_.world->Broadcast(stream_, view, 0, links_.Named("save")));
+    backend_.CopyToHost(stream_, view, request_.data());
+    backend_.Synchronize(stream_);
+    return absl::OkStatus();
   }
 
   Backend& backend_;
@@ -76,6 +98,7 @@ class Answers {
   const std::vector<StatePart> parts_;
   std::vector<int64_t> words_;
   std::vector<int64_t> request_;
+  std::unique_ptr<Memory> shared_;  // the backend's, where communicators read and write
 };
 
 absl::Status Serve(Answers& answers) {
@@ -94,7 +117,7 @@ absl::StatusOr<SavedCheckpoint> SaveShared(FileSystem& fs, const std::string& di
                                            const checkpoint::SnapshotHeader& header, const TrainState& state,
                                            Backend& backend, Stream& stream, const RankLinks& links,
                                            const SaveOptions& options) {
-  Answers answers(state, backend, stream, links, options.block_bytes);
+  ASSIGN_OR_RETURN(Answers answers, Answers::Open(state, backend, stream, links, options.block_bytes));
   if (links.rank != Rank(0)) {
     RETURN_IF_ERROR(Serve(answers));
     return SavedCheckpoint();

@@ -49,8 +49,30 @@ ConstView Whole(const T* data, size_t elements, DType dtype) {
   return ConstView(reinterpret_cast<const std::byte*>(data), dtype, 1, static_cast<int64_t>(elements));
 }
 
+// What lies in a device's memory, in the host's.
+class HostViews {
+ public:
+  HostViews(Backend& backend, Stream& stream, StepScalars& kept) : backend_(backend), stream_(stream), kept_(kept) {
+    kept_.copies.clear();
+  }
+  ~HostViews() {
+    if (!kept_.copies.empty()) backend_.Synchronize(stream_);
+  }
+  ConstView Of(ConstView view) {
+    if (backend_.memory_is_hosts()) return view;
+    std::vector<std::byte>& copy = kept_.copies.emplace_back(view.bytes());
+    backend_.CopyToHost(stream_, view, copy.data());
+    return {copy.data(), view.dtype, view.rows, view.cols};
+  }
+
+ private:
+  Backend& backend_;
+  Stream& stream_;
+  StepScalars& kept_;
+};
+
 // `first` is the number of the first gradient; gradients are numbered like the trained parameters of the whole table.
-void AddGradients(const HeldTable& held, const Gradient& gradient, int first, StepParts& parts) {
+void AddGradients(const HeldTable& held, const Gradient& gradient, int first, HostViews& host, StepParts& parts) {
   std::vector<int> number(held.whole().size(), -1);
   int next = first;
   for (size_t i = 0; i < held.whole().size(); ++i) {
@@ -61,19 +83,19 @@ void AddGradients(const HeldTable& held, const Gradient& gradient, int first, St
     const Parameter& p = held.parameters()[i];
     const int64_t before = h.first_matrix * p.rows * p.cols;
     const auto add = [&](const View& view, const IndexRange& range, std::vector<TensorPart>& to) {
-      if (view.elements() > 0) to.push_back({number[h.table_index], before + range.first, view});
+      if (view.elements() > 0) to.push_back({number[h.table_index], before + range.first, host.Of(view)});
     };
     add(gradient.kept[i], h.kept, parts.kept);
     add(gradient.reduced[i], h.reduced, parts.spoken);
   }
 }
 
-void AddState(const TrainState& state, const RankLinks& links, int first, StepParts& parts) {
+void AddState(const TrainState& state, const RankLinks& links, int first, HostViews& host, StepParts& parts) {
   for (const StatePart& part : PartsOf(state, links, StateScope::kKept)) {
-    parts.kept.push_back({first + static_cast<int>(part.tensor), part.first, part.view});
+    parts.kept.push_back({first + static_cast<int>(part.tensor), part.first, host.Of(part.view)});
   }
   for (const StatePart& part : PartsOf(state, links, StateScope::kSpoken)) {
-    parts.spoken.push_back({first + static_cast<int>(part.tensor), part.first, part.view});
+    parts.spoken.push_back({first + static_cast<int>(part.tensor), part.first, host.Of(part.view)});
   }
 }
 
@@ -103,8 +125,8 @@ std::vector<StepTensor> ListStepTensors(const TrainState& state) {
   return tensors;
 }
 
-StepParts PartsOfStep(const TrainState& state, const RankLinks& links, const StepResult& result,
-                      const Gradient& gradient, StepScalars& scalars) {
+StepParts PartsOfStep(const TrainState& state, Backend& backend, Stream& stream, const RankLinks& links,
+                      const StepResult& result, const Gradient& gradient, StepScalars& scalars) {
   const RunPosition& at = state.position;
   scalars.losses = {result.loss, result.loss_mtp, result.loss_balance};
   scalars.grad_norm = result.grad_norm;
@@ -112,6 +134,7 @@ StepParts PartsOfStep(const TrainState& state, const RankLinks& links, const Ste
   CHECK_EQ(scalars.losses.size(), kLosses);
   CHECK_EQ(scalars.position.size(), kPositionElements);
   StepParts parts;
+  HostViews host(backend, stream, scalars);
   Collector collector(links, parts);
   for (const double& loss : scalars.losses) collector.AddWhole(Whole(&loss, 1, DType::kF64));
   for (const std::vector<int64_t>& counts : result.expert_counts) {
@@ -119,9 +142,9 @@ StepParts PartsOfStep(const TrainState& state, const RankLinks& links, const Ste
   }
   int trained = 0;
   for (const Parameter& p : state.held().whole()) trained += p.trained ? 1 : 0;
-  AddGradients(state.held(), gradient, collector.Take(trained), parts);
+  AddGradients(state.held(), gradient, collector.Take(trained), host, parts);
   collector.AddWhole(Whole(&scalars.grad_norm, 1, DType::kF64));
-  AddState(state, links, collector.Take(static_cast<int>(WholeStateTensors(state).size())), parts);
+  AddState(state, links, collector.Take(static_cast<int>(WholeStateTensors(state).size())), host, parts);
   collector.AddWhole(Whole(scalars.position.data(), scalars.position.size(), DType::kI64));
   return parts;
 }

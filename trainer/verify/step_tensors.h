@@ -2,7 +2,9 @@
 // the parts of it that one rank has.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <string>
 #include <vector>
 
@@ -49,11 +51,12 @@ struct StepScalars {
   std::vector<double> losses;
   double grad_norm = 0;
   std::vector<int64_t> position;
+  std::deque<std::vector<std::byte>> copies;  // of what lies in a device's memory
 };
 
 // `result` and `gradient` are those of the step that made `state` what it is; `scalars` is filled, and like them it is
-// pointed at by the parts. The backend's memory must be the host's.
-StepParts PartsOfStep(const TrainState& state, const RankLinks& links, const StepResult& result,
-                      const Gradient& gradient, StepScalars& scalars);
+// pointed at by the parts.
+StepParts PartsOfStep(const TrainState& state, Backend& backend, Stream& stream, const RankLinks& links,
+                      const StepResult& result, const Gradient& gradient, StepScalars& scalars);
 
 }  // namespace shoestring

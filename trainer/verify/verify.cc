@@ -33,10 +33,12 @@ absl::StatusOr<std::string> HashOfData(const TrainData& data) {
 class Stepper {
  public:
   static absl::StatusOr<std::unique_ptr<Stepper>> Create(const config::RunConfig& config, const TrainData& data,
-                                                         std::unique_ptr<Backend> backend, Clock& clock,
+                                                         absl::StatusOr<std::unique_ptr<Backend>> backend, Clock& clock,
                                                          std::optional<RankLinks> links) {
+    RETURN_IF_ERROR(backend.status());
     auto stepper = std::make_unique<Stepper>();
-    stepper->backend_ = std::move(backend);
+    stepper->backend_ = *std::move(backend);
+    if (links.has_value()) links = LinksOf(*stepper->backend_, *std::move(links));
     stepper->clock_ = &clock;
     // As many threads as ranks are enough.
     const TrainOptions options{.prefetch = false};
@@ -51,7 +53,8 @@ class Stepper {
     ASSIGN_OR_RETURN(const StepResult* result, trainer_->Step());
     seconds_ += static_cast<double>(clock_->MonotonicNanos() - start) * 1e-9;
     plan_ = result->plan;
-    parts_ = PartsOfStep(trainer_->state(), trainer_->links(), *result, step_->gradients(), scalars_);
+    parts_ = PartsOfStep(trainer_->state(), *backend_, trainer_->stream(), trainer_->links(), *result,
+                         step_->gradients(), scalars_);
     return absl::OkStatus();
   }
 
@@ -146,7 +149,8 @@ class Comparison {
         RunThreadRanks(mesh_, [this](RankLinks links) { return LeaveIfFailed(RunRank(std::move(links))); });
     if (thread.joinable()) thread.join();
     // Who has only lost the others is not to blame.
-    if (!reference.ok() && (ranks.ok() || absl::IsUnavailable(ranks))) return WithContext(reference, "one rank");
+    const bool lost_others = absl::IsUnavailable(ranks) && !absl::IsUnavailable(reference);
+    if (!reference.ok() && (ranks.ok() || lost_others)) return WithContext(reference, "one rank");
     RETURN_IF_ERROR(ranks);
     RETURN_IF_ERROR(CheckExecuted());
     KeepFirsts();
@@ -290,7 +294,9 @@ config::RunConfig OnlyPhase(const config::RunConfig& config, int phase) {
 
 config::RunConfig OnOneRank(const config::RunConfig& config) {
   config::RunConfig one = config;
+  const config::LayoutConfig::Device device = one.layout().device();
   one.mutable_layout()->Clear();
+  one.mutable_layout()->set_device(device);
   for (config::Phase& phase : *one.mutable_train()->mutable_phase()) phase.clear_layout();
   return one;
 }

@@ -23,7 +23,7 @@ namespace shoestring {
 
 // The config with one phase alone, its layout and lanes said by the run; steps and tokens count from its start.
 config::RunConfig OnlyPhase(const config::RunConfig& config, int phase);
-// The same numerics on one rank.
+// The same numerics on one rank of the same device.
 config::RunConfig OnOneRank(const config::RunConfig& config);
 
 struct VerifyOptions {
@@ -31,9 +31,8 @@ struct VerifyOptions {
   const Golden* golden = nullptr;  // what to compare with; null: one rank
   bool record = false;             // digests of what one rank leaves
   std::string instruction_set;     // of the backends, for the record
-  // Of one rank of the layout, or of the one rank that is the reference (none). A backend of the host's memory that has
-  // finished when an operation returns.
-  std::function<std::unique_ptr<Backend>(std::optional<Rank> rank)> make_backend;
+  // Of one rank of the layout, or of the one rank that is the reference (none); called on its thread.
+  std::function<absl::StatusOr<std::unique_ptr<Backend>>(std::optional<Rank> rank)> make_backend;
 };
 
 struct VerifyReport {

@@ -19,7 +19,7 @@ const char* shoestring_cuda_abi() { return SHOESTRING_MODULE_ABI; }
 shoestring::Backend* shoestring_cuda_make_backend(const shoestring::CudaBackendOptions& options,
                                                   shoestring::CudaFailure& failure) {
   using Kind = shoestring::CudaFailure::Kind;
-  if (options.device == 0) return shoestring::MakeCpuBackend({}).release();
+  if (options.device == 0 || options.shared) return shoestring::MakeCpuBackend({}).release();
   failure = {options.device == 1 ? Kind::kUnavailable : Kind::kExhausted, "CUDA: not this one; take another"};
   return nullptr;
 }

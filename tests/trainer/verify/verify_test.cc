@@ -9,6 +9,7 @@
 #include "gtest/gtest.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/timing_backend.h"
+#include "tests/trainer/gated_backend.h"
 #include "tests/trainer/tiny_run.h"
 #include "trainer/nan_guard.h"
 #include "trainer/verify/verdict.h"
@@ -112,6 +113,39 @@ TEST(VerifyTest, LayoutsAreEqual) {
       EXPECT_THAT(Verdict(config, *report), StartsWith("equal: "));
     }
   }
+}
+
+// Ranks with devices of their own, whose memory nothing but their backend touches, against the CPU's memory.
+TEST(VerifyTest, RanksWithDevicesAreEqual) {
+  for (const char* mode : {"FP32", "FP8"}) {
+    const absl::StatusOr<Golden> golden =
+        RecordGolden(ConfigOf("", mode), FormulaData(ConfigOf("", mode)), RealClock(), Options());
+    ASSERT_TRUE(golden.ok()) << golden.status();
+    VerifyOptions options = Options();
+    options.make_backend = [](std::optional<Rank>) { return std::make_unique<GatedDevice>(); };
+    for (const char* layout : {kPipeline, kData, ""}) {
+      const config::RunConfig config = ConfigOf(layout, mode);
+      options.golden = &*golden;
+      const absl::StatusOr<VerifyReport> report = VerifyIt(config, options);
+      ASSERT_TRUE(report.ok()) << report.status();
+      EXPECT_TRUE(report->equal()) << Verdict(config, *report);
+      EXPECT_EQ(report->steps, 2);
+      options.golden = nullptr;
+      const absl::StatusOr<VerifyReport> beside = VerifyIt(config, options);
+      ASSERT_TRUE(beside.ok()) << beside.status();
+      EXPECT_TRUE(beside->equal()) << Verdict(config, *beside);
+    }
+  }
+}
+
+TEST(VerifyTest, ARankWithoutItsDeviceIsNamed) {
+  VerifyOptions options = Options();
+  options.make_backend = [](std::optional<Rank> rank) -> absl::StatusOr<std::unique_ptr<Backend>> {
+    if (rank == Rank(2)) return absl::UnavailableError("device 2 cannot be used");
+    return MakeCpuBackend({.threads = 1, .spin = 0});
+  };
+  const absl::StatusOr<VerifyReport> report = VerifyIt(ConfigOf(kData), options);
+  EXPECT_THAT(std::string(report.status().message()), HasSubstr("rank 2: device 2 cannot be used"));
 }
 
 TEST(VerifyTest, ListsAllThatAStepLeaves) {
