@@ -31,6 +31,12 @@ for file in "${bundle}"/libexec/* "${bundle}"/lib/*; do
 done
 "${bundle}/glibc/ld-linux-x86-64.so.2" --version > /dev/null || fail "the carried loader does not start"
 
+# What run.sh asks every test for: cases that run on a GPU, which it knows by their names.
+while read -r kind name; do
+  [[ "${kind}" == test && -f "${bundle}/lib/libshoestring_cuda.so" ]] || continue
+  "${bundle}/bin/${name}" --gtest_filter='*cuda*:*Cuda*' --gtest_list_tests | grep -q '^  ' || fail "${name} has no case for a GPU"
+done < "${bundle}/programs.txt"
+
 # A machine without GPU: one line, and the code for "elsewhere".
 if ! nvidia-smi > /dev/null 2>&1; then
   for script in run multi; do

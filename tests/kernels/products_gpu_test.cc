@@ -104,7 +104,7 @@ class GpuRunner final : public ProductRunner {
   std::unique_ptr<Stream> stream_;
 };
 
-class ProductsGpuTest : public testing::Test {
+class ProductsCudaTest : public testing::Test {
  protected:
   void SetUp() override {
     // In the folder it was built in; in a bundle, where the program looks by itself.
@@ -118,12 +118,12 @@ class ProductsGpuTest : public testing::Test {
   std::unique_ptr<GpuRunner> runner_;
 };
 
-TEST_F(ProductsGpuTest, Fp8) {
+TEST_F(ProductsCudaTest, Fp8) {
   for (const ProductCase& c : Fp8Cases()) ExpectFp8Product(*runner_, c);
 }
 
 // Many tiles, stages that wrap around, several waves of blocks.
-TEST_F(ProductsGpuTest, Fp8Large) {
+TEST_F(ProductsCudaTest, Fp8Large) {
   using enum GemmLayout;
   const std::vector<int32_t> offsets = {0, 513, 513, 1100, 1228, 2048};
   ExpectFp8Product(*runner_, {kNT, 2048, 1536, 2048, offsets, 0, DType::kE4M3, DType::kBF16});
@@ -132,11 +132,11 @@ TEST_F(ProductsGpuTest, Fp8Large) {
   for (const GemmLayout layout : {kNT, kNN, kTN}) ExpectFp8Product(*runner_, {layout, 1024, 2112, 1152});
 }
 
-TEST_F(ProductsGpuTest, BF16AndF32) {
+TEST_F(ProductsCudaTest, BF16AndF32) {
   for (const ProductCase& c : PlainTypeCases()) ASSERT_NO_FATAL_FAILURE(ExpectProduct(*runner_, c));
 }
 
-TEST_F(ProductsGpuTest, BF16Large) {
+TEST_F(ProductsCudaTest, BF16Large) {
   using enum GemmLayout;
   const std::vector<int32_t> offsets = {0, 300, 300, 555, 900};
   ASSERT_NO_FATAL_FAILURE(ExpectProduct(*runner_, {kNT, 900, 640, 512, offsets, 0, DType::kBF16, DType::kBF16}));
@@ -144,13 +144,13 @@ TEST_F(ProductsGpuTest, BF16Large) {
   ASSERT_NO_FATAL_FAILURE(ExpectProduct(*runner_, {kTN, 512, 640, 900, offsets, 0, DType::kBF16, DType::kF32, true}));
 }
 
-TEST_F(ProductsGpuTest, NeighboursDoNotLeak) {
+TEST_F(ProductsCudaTest, NeighboursDoNotLeak) {
   for (const GemmLayout layout : {GemmLayout::kNT, GemmLayout::kNN, GemmLayout::kTN}) {
     for (const DType type : {DType::kBF16, DType::kF32}) ExpectNoLeaks(*runner_, layout, type);
   }
 }
 
-TEST_F(ProductsGpuTest, Attention) {
+TEST_F(ProductsCudaTest, Attention) {
   std::vector<AttentionCase> cases = AttentionCases();
   // cuDNN's head dimensions: V3's, and equal ones.
   cases.push_back({{2 * 192, 192, 3, 128, 64, 128}, DType::kBF16, false, 6e-2});
@@ -160,7 +160,7 @@ TEST_F(ProductsGpuTest, Attention) {
 }
 
 // The same bits each time: nothing is added in an order that chance decides.
-TEST_F(ProductsGpuTest, TwoRunsGiveTheSameBits) {
+TEST_F(ProductsCudaTest, TwoRunsGiveTheSameBits) {
   const std::vector<int32_t> offsets = {0, 513, 513, 1100, 1228, 2048};
   for (const bool grouped : {true, false}) {
     ProductCase c = {GemmLayout::kTN, 384, 512, 2048, {}, 0, DType::kBF16};
