@@ -38,8 +38,8 @@ struct TimeBreakdown {
 };
 
 // Computes exactly what `inner` computes; counts the same work. Times are those of the calling thread until the call
-// returns, so `inner` must be a backend that has finished by then (the CPU's). Costs two readings of the clock a call
-// and allocates nothing. `inner` and `clock` must outlive this object; streams are those of `inner`.
+// returns: of a backend that has finished by then (the CPU's), or that is waited for. Costs two readings of the clock a
+// call and allocates nothing. `inner` and `clock` must outlive this object; streams are those of `inner`.
 // Who wants to look at one operation of another backend derives from it and overrides that one.
 class TimingBackend : public Backend {
  public:
@@ -47,6 +47,9 @@ class TimingBackend : public Backend {
 
   const TimeBreakdown& times() const { return times_; }
   void ResetTimes() { times_ = {}; }
+  // Whether each call waits until its stream has done it: then times are the device's too, and nothing overlaps. Off at
+  // first.
+  void set_waits(bool waits) { waits_ = waits; }
 
   const char* name() const override { return inner_.name(); }
   bool Supports(DType dtype) const override { return inner_.Supports(dtype); }
@@ -102,6 +105,7 @@ class TimingBackend : public Backend {
 
   Backend& inner_;
   Clock& clock_;
+  bool waits_ = false;
   TimeBreakdown times_;
 };
 

@@ -79,6 +79,34 @@ TEST_F(TimingBackendTest, ChargesEachCategory) {
   EXPECT_EQ(timed_.times().total_s(), 0);
 }
 
+// A device that has done nothing before it is waited for, and whose work takes a minute.
+class LateBackend final : public TimingBackend {
+ public:
+  LateBackend(Backend& inner, Clock& clock) : TimingBackend(inner, clock), clock_(clock) {}
+  void Synchronize(Stream& stream) override {
+    TimingBackend::Synchronize(stream);
+    clock_.SleepNanos(60'000'000'000);
+  }
+
+ private:
+  Clock& clock_;
+};
+
+TEST_F(TimingBackendTest, WaitsForEachOperationIfAskedTo) {
+  LateBackend late(*cpu_, clock_);
+  TimingBackend timed(late, clock_);
+  const View x = Make(DType::kF32, 2, 4);
+  timed.Zero(*stream_, x);
+  EXPECT_LT(timed.times().total_s(), 60);
+  timed.set_waits(true);
+  timed.Zero(*stream_, x);
+  EXPECT_GT(timed.times()[TimeCategory::kCopy], 60) << "the wait is part of the operation";
+  timed.set_waits(false);
+  timed.Zero(*stream_, x);
+  EXPECT_LT(timed.times().total_s(), 120);
+  EXPECT_EQ(timed.times().calls[static_cast<int>(TimeCategory::kCopy)], 3);
+}
+
 TEST(TimeCategoryTest, NamesDiffer) {
   std::vector<std::string> names;
   for (int i = 0; i < kTimeCategories; ++i) names.push_back(Name(static_cast<TimeCategory>(i)));
