@@ -81,16 +81,15 @@ absl::StatusOr<RunBackend> OpenRunBackend(const config::RunConfig& config, Isa i
   return run;
 }
 
-double MeasureDevicePeak(Backend& backend) {
-  constexpr int64_t kSide = 8192;
+double MeasureDevicePeak(Backend& backend, int64_t side) {
   constexpr int kRounds = 5, kProducts = 4;
-  constexpr int64_t kBytes = kSide * kSide * 2;
-  const std::unique_ptr<Memory> memory = backend.Allocate(3 * kBytes);
+  const int64_t bytes = side * side * 2;
+  const std::unique_ptr<Memory> memory = backend.Allocate(3 * bytes);
   if (memory == nullptr) return 0;
-  const auto matrix = [&](int64_t i) { return View(memory->data() + i * kBytes, DType::kBF16, kSide, kSide); };
+  const auto matrix = [&](int64_t i) { return View(memory->data() + i * bytes, DType::kBF16, side, side); };
   const std::unique_ptr<Stream> stream = backend.MakeStream();
   // Numbers of many sizes and both signs: a processor that multiplies zeros draws less power and runs faster.
-  std::vector<uint16_t> values(kSide * kSide);
+  std::vector<uint16_t> values(side * side);
   uint32_t state = 1;
   for (uint16_t& value : values) {
     state = state * 1664525u + 1013904223u;
@@ -104,7 +103,7 @@ double MeasureDevicePeak(Backend& backend) {
     for (int i = 0; i < kProducts; ++i) backend.Gemm(*stream, GemmLayout::kNT, matrix(0), matrix(1), matrix(2));
     backend.Synchronize(*stream);
     const double seconds = RealClock().MonotonicSeconds() - start;
-    best = std::max(best, 2e-9 * kSide * kSide * kSide * kProducts / seconds);
+    best = std::max(best, 2e-9 * static_cast<double>(side * side * side) * kProducts / seconds);
   }
   backend.ResetWork();
   return best;

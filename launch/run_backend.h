@@ -1,6 +1,7 @@
 // The backend that a run's config asks for, and how fast it multiplies.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -29,7 +30,8 @@ CudaPlaces CudaPlacesOfEnvironment();
 // there are fewer.
 absl::StatusOr<RunBackend> OpenRunBackend(const config::RunConfig& config, Isa isa, int threads, int rank = 0);
 
-// GFLOP/s of large BF16 matrix products on a device, the best of a few; 0 if there is no memory to measure with.
-double MeasureDevicePeak(Backend& backend);
+// GFLOP/s of BF16 products of square matrices on a device, the best of a few; 0 if there is no memory to measure with.
+// `side`: as large as gives a GPU its best rate; on a CPU that takes half a minute.
+double MeasureDevicePeak(Backend& backend, int64_t side = 8192);
 
 }  // namespace shoestring

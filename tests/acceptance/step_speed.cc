@@ -8,9 +8,9 @@
 #include <algorithm>
 #include <boost/program_options.hpp>
 #include <cstdio>
+#include <iostream>
 #include <map>
 #include <memory>
-#include <sstream>
 #include <string>
 #include <vector>
 
@@ -27,6 +27,7 @@
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/gemm_peak.h"
 #include "kernels/timing_backend.h"
+#include "tests/acceptance/step_report.h"
 #include "trainer/train_loop.h"
 
 namespace shoestring {
@@ -79,53 +80,21 @@ class RandomTokens final : public TokenSource {
   const int64_t vocab_;
 };
 
-struct Measured {
-  double seconds = 0;
-  WorkCounters work;
-  TimeBreakdown times;
-};
-
-template <typename T, typename Key>
-T Median(std::vector<T> values, Key key) {
-  std::sort(values.begin(), values.end(), [&](const T& a, const T& b) { return key(a) < key(b); });
-  return values[values.size() / 2];
-}
-
-void PrintBreakdown(const Measured& step, double peak_gflops) {
-  const double flops = static_cast<double>(step.work.gemm_flops + step.work.attention_flops);
-  const double counted_s = step.times.total_s();
-  std::printf("  %-14s %9s %7s %7s\n", "of best step", "ms", "%", "calls");
-  for (int i = 0; i < kTimeCategories; ++i) {
-    std::printf("  %-14s %9.2f %7.1f %7lld\n", Name(static_cast<TimeCategory>(i)), 1e3 * step.times.seconds[i],
-                100 * step.times.seconds[i] / step.seconds, static_cast<long long>(step.times.calls[i]));
-  }
-  std::printf("  %-14s %9.2f %7.1f\n", "outside", 1e3 * (step.seconds - counted_s),
-              100 * (step.seconds - counted_s) / step.seconds);
-  std::printf("  %-14s %9.2f %7.1f   (%.2f GFLOP of products, %.2f of attention)\n", "at peak speed",
-              flops / peak_gflops * 1e-6, 100 * flops / peak_gflops * 1e-9 / step.seconds,
-              static_cast<double>(step.work.gemm_flops) * 1e-9, static_cast<double>(step.work.attention_flops) * 1e-9);
-}
-
 // Seconds of the best step and of the median one.
 struct StepTime {
   double best_s = 0, median_s = 0;
 };
 
-StepTime Report(const std::string& name, const std::string& mode, const std::vector<double>& peaks,
-                const std::vector<Measured>& steps) {
-  const auto seconds = [](const Measured& m) { return m.seconds; };
-  const auto rate = [](const Measured& m) {
-    return static_cast<double>(m.work.gemm_flops + m.work.attention_flops) * 1e-9 / m.seconds;
-  };
-  const Measured best = *std::min_element(steps.begin(), steps.end(),
-                                          [](const Measured& a, const Measured& b) { return a.seconds < b.seconds; });
-  const double peak = *std::max_element(peaks.begin(), peaks.end());
-  const Measured median = Median(steps, seconds);
-  const double median_peak = Median(peaks, [](double p) { return p; });
+StepTime Report(const std::string& name, const std::string& mode, std::vector<double> peaks,
+                const std::vector<MeasuredStep>& steps) {
+  const auto rate = [](const MeasuredStep& step) { return CountedFlops(step.work) * 1e-9 / step.seconds; };
+  std::sort(peaks.begin(), peaks.end());
+  const MeasuredStep best = BestOf(steps), median = MedianOf(steps);
+  const double peak = peaks.back(), median_peak = peaks[peaks.size() / 2];
   std::printf("%s %s: %.1f %% of the GEMM peak (%.1f of %.1f GFLOP/s, step %.1f ms); median %.1f %% (%.1f of %.1f)\n",
               name.c_str(), mode.c_str(), 100 * rate(best) / peak, rate(best), peak, 1e3 * best.seconds,
               100 * rate(median) / median_peak, rate(median), median_peak);
-  PrintBreakdown(best, peak);
+  PrintBreakdown("of best step", best, peak);
   return {best.seconds, median.seconds};
 }
 
@@ -157,7 +126,7 @@ absl::StatusOr<StepTime> Measure(const Options& options, const std::string& mode
   ThreadPool pool(options.threads);
   CpuGemm gemm(&pool, DefaultIsa());
   std::vector<double> peaks;
-  std::vector<Measured> steps;
+  std::vector<MeasuredStep> steps;
   const DType dtype = mode == "FP32" ? DType::kF32 : DType::kBF16;
   for (int i = 0; i < options.steps; ++i) {
     const TimeBreakdown before = backend.times();
@@ -185,7 +154,6 @@ int Main(int argc, char** argv) {
   Options options;
   std::vector<std::string> modes = {"FP32", "BF16"};
   po::options_description flags("step_speed: whole training steps against the peak of the matrix products");
-  flags.add_options()("help", "this text");
   flags.add_options()("config", po::value(&options.configs)->composing(), "config file; several are merged");
   flags.add_options()("set", po::value(&options.overrides)->composing(), "path=value");
   flags.add_options()("mode", po::value(&modes)->composing(), "FP32, BF16, FP8; the first two unless given");
@@ -195,19 +163,14 @@ int Main(int argc, char** argv) {
   flags.add_options()("threads", po::value(&options.threads), "threads (2)");
   flags.add_options()("cpu-time", po::bool_switch(&options.cpu_time),
                       "count processor time instead of time, for a machine that is busy with other things");
-  try {
-    po::variables_map values;
-    po::store(po::parse_command_line(argc, argv, flags), values);
-    po::notify(values);
-    if (values.count("help") > 0 || options.configs.empty() || options.steps < 1 || options.threads < 1) {
-      std::ostringstream text;
-      text << flags;
-      std::fputs(text.str().c_str(), stdout);
-      return values.count("help") > 0 ? 0 : 64;
-    }
-  } catch (const po::error& error) {
-    std::fprintf(stderr, "step_speed: %s\n", error.what());
+  const absl::StatusOr<po::variables_map> values = ParseWords(flags, argc, argv);
+  if (!values.ok()) {
+    std::fprintf(stderr, "step_speed: %s\n", std::string(values.status().message()).c_str());
     return 64;
+  }
+  if (values->count("help") > 0 || options.configs.empty() || options.steps < 1 || options.threads < 1) {
+    std::cout << flags;
+    return values->count("help") > 0 ? 0 : 64;
   }
   const absl::Status status = MeasureAll(options, modes);
   if (!status.ok()) std::fprintf(stderr, "step_speed: %s\n", std::string(status.message()).c_str());

@@ -17,9 +17,9 @@ std::vector<std::string> RecipeNames() {
 }
 
 TEST(RecipesTest, ThePromisedOnesAreThere) {
-  EXPECT_THAT(RecipeNames(),
-              ::testing::IsSupersetOf(std::vector<std::string>{"tiny_cpu", "thin_16layer", "one_layer_671b",
-                                                               "small_1gpu", "v2_lite_16b", "deepseek_v3_671b"}));
+  EXPECT_THAT(RecipeNames(), ::testing::IsSupersetOf(
+                                 std::vector<std::string>{"tiny_cpu", "thin_16layer", "one_layer_671b", "small_1gpu",
+                                                          "v3_step_1gpu", "v2_lite_16b", "deepseek_v3_671b"}));
 }
 
 TEST(RecipesTest, AllAreLegalAndSurvivePrinting) {

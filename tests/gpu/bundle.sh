@@ -71,7 +71,7 @@ getconf GNU_LIBC_VERSION | sed 's/^glibc //' > "${root}/glibc/VERSION"
 mkdir -p "${root}/configs" "${root}/tests"
 cp -r configs/recipes configs/presets "${root}/configs/"
 cp -r tests/gpu "${root}/tests/gpu"
-rm -rf "${root}"/tests/gpu/{probe,nccl,CMakeLists.txt}
+rm -rf "${root}"/tests/gpu/{probe,nccl,CMakeLists.txt,*.cc,*_test.sh}
 cp tests/gpu/start.sh "${root}/start"
 chmod +x "${root}/start" "${root}"/tests/gpu/*.sh
 

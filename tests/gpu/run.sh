@@ -127,6 +127,16 @@ maybe verify_8_ranks_fp8 90 '^(equal|different)' bash -c \
   "verify_on_gpu --config configs/presets/fp8_v3.textproto --set layout.pipeline_ranks=4 --set layout.stages=4 \
     --set 'layout.dualpipe={}' --set layout.data_ranks=2 --set layout.expert_ranks=2"
 
+# --- whole steps at DeepSeek-V3's widths; below 130,000 MiB with a layer less ---------------------------------------------
+if has_program step_bench; then
+  v3_step=(bin/step_bench --config configs/recipes/v3_step_1gpu.textproto)
+  memory_mib=$(nvidia-smi --query-gpu=memory.total --format=csv,noheader,nounits 2> /dev/null | head -n 1)
+  smaller=()
+  [[ ${memory_mib:-130000} -ge 130000 ]] || smaller=(--set model.layers=2 --set 'train.phase[0].micro_batch=2')
+  maybe step_fp8 120 'MFU|^step|^warm-up' "${v3_step[@]}" configs/presets/fp8_v3.textproto "${smaller[@]}"
+  maybe step_bf16 120 'MFU|^step|^warm-up' "${v3_step[@]}" "${smaller[@]}"
+fi
+
 # --- rates ---------------------------------------------------------------------------------------------------------------
 for program in $(programs_of bench); do
   maybe "bench_${program}" 90 '.' "bin/${program}"

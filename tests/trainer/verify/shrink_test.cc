@@ -23,8 +23,8 @@ config::RunConfig Recipe(const std::string& name, const std::vector<std::string>
 }
 
 TEST(ShrinkTest, EveryPhaseOfEveryRecipeStaysRight) {
-  for (const char* name :
-       {"deepseek_v3_671b", "one_layer_671b", "small_1gpu", "speed_512", "thin_16layer", "tiny_cpu", "v2_lite_16b"}) {
+  for (const char* name : {"deepseek_v3_671b", "one_layer_671b", "small_1gpu", "speed_512", "thin_16layer", "tiny_cpu",
+                           "v2_lite_16b", "v3_step_1gpu"}) {
     const config::RunConfig config = Recipe(name);
     for (int phase = 0; phase < config.train().phase_size(); ++phase) {
       const config::RunConfig whole = OnlyPhase(config, phase);
