@@ -92,14 +92,14 @@ void AddTokenizers(Seeds& seeds) {
   for (const char* word : {" the", " cat", " sat", " on", " mat", "the", " 123", "\n\n", " caf\xc3\xa9"})
     words[word] = 9;
   BpeTrainOptions options;
-  options.special_tokens = {"<s>", "</s>"};
+  options.special_tokens = {"<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"};
   options.vocab_size = 266;
   const auto spec = TrainBpe(words, options);
   CHECK(spec.ok());
   auto tokenizer = Tokenizer::Create(*spec);
   CHECK(tokenizer.ok());
   const std::string json = tokenizer->ToJson();
-  seeds.Add("tokenizer", "small", TwoFilesInput(json, "the cat sat\n\non </s> caf\xc3\xa9 123!"));
+  seeds.Add("tokenizer", "small", TwoFilesInput(json, "the cat sat\n\non <｜end▁of▁sentence｜> caf\xc3\xa9 123!"));
 }
 
 void AddSafetensors(Seeds& seeds) {
@@ -115,16 +115,17 @@ void AddManifests(Seeds& seeds) {
   checkpoint::Manifest manifest;
   manifest.set_format_version(kCheckpointFormatVersion);
   manifest.mutable_header()->set_step(100);
-  manifest.set_block_bytes(1000);
+  manifest.set_block_bytes(4096);
   checkpoint::File& file = *manifest.add_files();
   file.set_name("a.safetensors");
-  file.set_size_bytes(2500);
+  file.set_size_bytes(10000);
   file.set_block_sums(std::string(48, 's'));
   checkpoint::Tensor& tensor = *manifest.add_tensors();
   tensor.set_kind(checkpoint::Tensor::WEIGHTS);
   tensor.set_name("w");
   tensor.set_dtype("F32");
   checkpoint::Slice& slice = *tensor.add_slices();
+  slice.set_file(0);
   for (const int64_t extent : {4, 6}) {
     tensor.add_shape(extent);
     slice.add_shape(extent);
