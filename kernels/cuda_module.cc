@@ -2,9 +2,11 @@
 #include "kernels/cuda_module.h"
 
 #include <dlfcn.h>
+#include <link.h>
 #include <unistd.h>
 
 #include <climits>
+#include <cstdlib>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -17,9 +19,10 @@ namespace {
 
 constexpr char kModuleFile[] = "libshoestring_cuda.so";
 
-// In the order of their needs. The last is opened by cuDNN itself, by name, if it needs it.
+// In the order of their needs. One is opened by cuDNN itself, by name, if it needs it.
 constexpr const char* kLibraries[] = {"libcudart.so.13", "libcublasLt.so.13", "libcublas.so.13",
                                       "libnvrtc.so.13",  "libcudnn.so.9",     "libnccl.so.2"};
+constexpr absl::string_view kNotNeeded = "libnvrtc.so.13";
 
 bool IsFile(const std::string& path) { return access(path.c_str(), R_OK) == 0; }
 
@@ -46,16 +49,12 @@ absl::StatusOr<std::string> FindModule(const CudaPlaces& places) {
                                           "the CUDA 13 toolkit, or set layout.device=CPU"));
 }
 
-// A library that is found nowhere here may still be found when the module is opened: by its run path.
-void OpenLibraries(const std::vector<std::string>& directories) {
-  for (const char* library : kLibraries) {
-    void* handle = nullptr;
-    for (const std::string& directory : directories) {
-      handle = dlopen(absl::StrCat(directory, "/", library).c_str(), RTLD_NOW | RTLD_GLOBAL);
-      if (handle != nullptr) break;
-    }
-    if (handle == nullptr) dlopen(library, RTLD_NOW | RTLD_GLOBAL);
-  }
+// Where an opened library lies, links followed: the file's name says its version.
+std::string PlaceOf(void* handle) {
+  link_map* map = nullptr;
+  if (dlinfo(handle, RTLD_DI_LINKMAP, &map) != 0 || map == nullptr) return "?";
+  char path[PATH_MAX];
+  return realpath(map->l_name, path) != nullptr ? path : map->l_name;
 }
 
 absl::Status CannotOpen(const std::string& path) {
@@ -86,13 +85,33 @@ absl::Status CheckAbi(void* handle, const std::string& path) {
 
 absl::StatusOr<CudaModule> CudaModule::Open(const CudaPlaces& places) {
   ASSIGN_OR_RETURN(std::string path, FindModule(places));
-  OpenLibraries(places.directories);
+  FindLibraries(places);  // one that is found nowhere here may still be found by the module's run path
   // The module logs too, with this program's Log: which is linked because it is called here.
   LogInfo("opening the CUDA module " + path);
   void* const handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
   if (handle == nullptr) return CannotOpen(path);
   RETURN_IF_ERROR(CheckAbi(handle, path));
   return CudaModule(handle, std::move(path));
+}
+
+std::vector<CudaLibrary> CudaModule::FindLibraries(const CudaPlaces& places) {
+  std::vector<CudaLibrary> libraries;
+  for (const char* name : kLibraries) {
+    void* handle = nullptr;
+    for (const std::string& directory : places.directories) {
+      handle = dlopen(absl::StrCat(directory, "/", name).c_str(), RTLD_NOW | RTLD_GLOBAL);
+      if (handle != nullptr) break;
+    }
+    if (handle == nullptr) handle = dlopen(name, RTLD_NOW | RTLD_GLOBAL);
+    libraries.push_back({name, handle == nullptr ? "" : PlaceOf(handle), name != kNotNeeded});
+  }
+  return libraries;
+}
+
+CudaMachine CudaModule::Describe() const {
+  CudaMachine machine;
+  if (auto* const describe = reinterpret_cast<CudaDescribeFunction*>(Find(kCudaDescribeSymbol))) describe(machine);
+  return machine;
 }
 
 absl::StatusOr<std::unique_ptr<Backend>> CudaModule::MakeBackend(const CudaBackendOptions& options) const {

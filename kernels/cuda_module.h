@@ -29,6 +29,24 @@ struct CudaPlaces {
   std::vector<std::string> directories;
 };
 
+// A library that the module asks for.
+struct CudaLibrary {
+  std::string name;
+  std::string path;     // where it was found; empty: nowhere
+  bool needed = false;  // false: only cuDNN may ask for it, and does without
+};
+
+// What the driver shows of this machine.
+struct CudaMachine {
+  struct Device {
+    std::string name;
+    int64_t memory_bytes = 0;
+    int major = 0, minor = 0;  // compute capability
+  };
+  int driver = 0;  // the newest CUDA that it serves: 13000 is 13.0; 0: there is no driver
+  std::vector<Device> devices;
+};
+
 class CudaModule {
  public:
   // Once opened it stays so for the life of the process. Errors are one line that says what is missing and how to mend
@@ -37,6 +55,12 @@ class CudaModule {
 
   // UNAVAILABLE: no driver, no such device, or one that device code was not made for. RESOURCE_EXHAUSTED: its memory.
   absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const CudaBackendOptions& options) const;
+
+  // The libraries as Open looks for them, in the order of their needs; the first that is missing is why it fails.
+  static std::vector<CudaLibrary> FindLibraries(const CudaPlaces& places);
+
+  // Nothing is wrong with a machine that has none of it.
+  CudaMachine Describe() const;
 
   // An exported function, or null.
   void* Find(const char* symbol) const;
@@ -57,11 +81,14 @@ struct CudaFailure {
   std::string message;
 };
 
-// The two factories and the number of the interfaces; extern "C", so that their names are plain.
+// The two factories, what says what there is, and the number of the interfaces; extern "C", so that their names are
+// plain.
 using CudaAbiFunction = const char*();
 using CudaMakeBackendFunction = Backend*(const CudaBackendOptions& options, CudaFailure& failure);
+using CudaDescribeFunction = void(CudaMachine& machine);
 constexpr char kCudaAbiSymbol[] = "shoestring_cuda_abi";
 constexpr char kCudaMakeBackendSymbol[] = "shoestring_cuda_make_backend";
+constexpr char kCudaDescribeSymbol[] = "shoestring_cuda_describe";
 constexpr char kCudaMakeNcclSymbol[] = "shoestring_cuda_make_nccl";  // parallel/nccl/library.h
 
 }  // namespace shoestring

@@ -1,9 +1,11 @@
 // The verb `doctor`: what this machine and this build can do, measured.
+#include <algorithm>
 #include <cstdio>
 #include <fstream>
 #include <memory>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -52,10 +54,43 @@ void PrintGemmPeak() {
               pool.threads());
 }
 
+void PrintLibraries(const std::vector<CudaLibrary>& libraries) {
+  for (const CudaLibrary& library : libraries) {
+    const char* missing = library.needed ? "missing; install the CUDA 13 libraries (a toolkit, or the Python packages "
+                                           "nvidia-*), and name their folders in SHOESTRING_CUDA_LIBRARY_PATH"
+                                         : "missing; only cuDNN may ask for it";
+    std::printf("library     %-18s %s\n", library.name.c_str(), library.path.empty() ? missing : library.path.c_str());
+  }
+}
+
+void PrintMachine(const std::string& release, const CudaMachine& machine) {
+  if (release.empty() && machine.driver == 0) {
+    std::printf("driver      none; install NVIDIA's, release 580 or later\n");
+  } else {
+    std::string serves = "whether it serves CUDA 13 is unknown";
+    if (machine.driver > 0)
+      serves = absl::StrCat("serves CUDA ", machine.driver / 1000, ".", machine.driver % 1000 / 10);
+    std::printf("driver      %s, %s\n", release.empty() ? "release unknown" : release.c_str(), serves.c_str());
+  }
+  for (size_t i = 0; i < machine.devices.size(); ++i) {
+    const CudaMachine::Device& device = machine.devices[i];
+    std::printf("device %-4zu %s, %.1f GiB, compute capability %d.%d\n", i, device.name.c_str(),
+                static_cast<double>(device.memory_bytes) / (1 << 30), device.major, device.minor);
+  }
+}
+
+// Whether the module can be used is one line; what it needs are more, on a machine that has any of that.
 void PrintDevices() {
-  const absl::StatusOr<CudaModule> module = CudaModule::Open(CudaPlacesOfEnvironment());
+  const CudaPlaces places = CudaPlacesOfEnvironment();
+  const absl::StatusOr<CudaModule> module = CudaModule::Open(places);
   const absl::Status usable = module.ok() ? module->MakeBackend({}).status() : module.status();
   std::printf("devices     CPU%s\n", usable.ok() ? ", CUDA" : absl::StrCat("; no CUDA: ", usable.message()).c_str());
+  const std::vector<CudaLibrary> libraries = CudaModule::FindLibraries(places);
+  const std::string release = SystemField("/proc/driver/nvidia/version", "NVRM version");
+  const auto found = [](const CudaLibrary& library) { return !library.path.empty(); };
+  if (!module.ok() && release.empty() && std::none_of(libraries.begin(), libraries.end(), found)) return;
+  PrintMachine(release, module.ok() ? module->Describe() : CudaMachine());
+  PrintLibraries(libraries);
 }
 
 absl::Status PrintDiskSpeed(const std::string& directory) {

@@ -72,6 +72,19 @@ bool OpenCudaDevice(const CudaBackendOptions& options, CudaContext& context, Cud
   return true;
 }
 
+void DescribeCuda(CudaMachine& machine) {
+  int count = 0;
+  if (cudaDriverGetVersion(&machine.driver) != cudaSuccess) machine.driver = 0;
+  if (cudaGetDeviceCount(&count) != cudaSuccess) count = 0;
+  for (int i = 0; i < count; ++i) {
+    cudaDeviceProp properties;
+    if (cudaGetDeviceProperties(&properties, i) != cudaSuccess) continue;
+    machine.devices.push_back(
+        {properties.name, static_cast<int64_t>(properties.totalGlobalMem), properties.major, properties.minor});
+  }
+  (void)cudaGetLastError();  // what is absent here is no failure of what comes next
+}
+
 CudaStream::CudaStream(const CudaContext& context)
     : context_(context),
       stream_(MakeCudaStream()),

@@ -27,6 +27,9 @@ struct CudaContext {
 // Fills `context` and makes the device the calling thread's; false, and `failure`, if it cannot be used.
 bool OpenCudaDevice(const CudaBackendOptions& options, CudaContext& context, CudaFailure& failure);
 
+// All devices that are visible, those that cannot be used too.
+void DescribeCuda(CudaMachine& machine);
+
 // Scratch that serves every product of V3's shapes without a second pass.
 inline constexpr int64_t kCudaWorkspaceBytes = int64_t{512} << 20;
 // Copies up to this size between host and device go through pinned memory of the stream and do not block the host.

@@ -1,5 +1,6 @@
 // What the module exports for the backend; NCCL's factory lies in parallel/nccl.
 #include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/cuda_context.h"
 #include "kernels/cuda_module.h"
 
 extern "C" {
@@ -10,5 +11,7 @@ shoestring::Backend* shoestring_cuda_make_backend(const shoestring::CudaBackendO
                                                   shoestring::CudaFailure& failure) {
   return shoestring::MakeCudaBackend(options, failure).release();
 }
+
+void shoestring_cuda_describe(shoestring::CudaMachine& machine) { shoestring::DescribeCuda(machine); }
 
 }  // extern "C"

@@ -23,6 +23,9 @@ shoestring::Backend* shoestring_cuda_make_backend(const shoestring::CudaBackendO
   failure = {options.device == 1 ? Kind::kUnavailable : Kind::kExhausted, "CUDA: not this one; take another"};
   return nullptr;
 }
+void shoestring_cuda_describe(shoestring::CudaMachine& machine) {
+  machine = {13000, {{"a GPU that is none", int64_t{3} << 29, 9, 0}}};
+}
 #elif FAKE == FAKE_NEEDS_NCCL
 int fake_nccl_answer();
 int fake_module_answer() { return fake_nccl_answer(); }
