@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <csignal>
 #include <ctime>
 
 #include "absl/strings/str_cat.h"
@@ -21,10 +22,15 @@ sigset_t Signals() {
   sigset_t set;
   sigemptyset(&set);
   for (const int number : {SIGTERM, SIGINT, SIGUSR1, kWakeUp}) sigaddset(&set, number);
+  // A blocked signal is delivered to who waits for it even if it is ignored, and nohup's promise is that it is not.
+  struct sigaction hangup = {};
+  if (sigaction(SIGHUP, nullptr, &hangup) == 0 && hangup.sa_handler != SIG_IGN) sigaddset(&set, SIGHUP);
   return set;
 }
 
 }  // namespace
+
+void IgnoreClosedPipes() { std::signal(SIGPIPE, SIG_IGN); }
 
 StopRequests::StopRequests(int64_t limit_seconds) {
   const sigset_t set = Signals();

@@ -104,7 +104,7 @@ void DeclareResume(po::options_description& flags) {
 }
 
 constexpr char kStops[] =
-    "SIGTERM, SIGUSR1 and SIGINT finish the step, save and exit with 75; a second SIGINT ends at once.\n\n";
+    "SIGTERM, SIGHUP, SIGUSR1 and SIGINT finish the step, save and exit with 75; a second SIGINT ends at once.\n\n";
 
 }  // namespace
 
