@@ -45,7 +45,7 @@ std::string ProgressLine::LogLine(const StepMetrics& row, int64_t total_steps, d
   add("grad_norm", row.grad_norm, "%.3f");
   add("lr", row.lr, "%.3g");
   add("max_over_mean_load", row.max_over_mean_load, "%.2f");
-  add("step_time_s", row.step_time_s, "%.3f");
+  add("step_time_s", row.step_time_s, row.step_time_s.value_or(1) < 0.1 ? "%.3g" : "%.3f");  // three digits at least
   add("tokens_per_sec", row.tokens_per_sec, "%.0f");
   add("tflops_per_rank", row.tflops_per_rank, "%.4f");
   if (row.gemm_peak_share.has_value()) absl::StrAppendFormat(&line, "  peak: %.1f%%", 100.0 * *row.gemm_peak_share);

@@ -104,7 +104,7 @@ class Frame {
       svg += Text(kLeft - 6, Y(tick) + 4, "end",
                   TickLabel(tick, log_y_ ? std::pow(10, std::floor(std::log10(tick))) : y_step));
     }
-    const std::vector<double> xs = NiceTicks(x_.low, x_.high, 6);
+    const std::vector<double> xs = WholeTicks(x_.low, x_.high, 6);
     const double x_step = xs.size() > 1 ? xs[1] - xs[0] : 1.0;
     for (const double tick : xs) {
       svg += Rule("axis", X(tick), bottom_, X(tick), bottom_ + 4);

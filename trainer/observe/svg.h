@@ -21,6 +21,8 @@ std::string EscapeMarkup(absl::string_view text);
 
 // At most about `count` round values (1, 2 or 5 times a power of ten) inside [low, high].
 std::vector<double> NiceTicks(double low, double high, int count);
+// The same, whole numbers only; none where there is none. For steps and layers.
+std::vector<double> WholeTicks(double low, double high, int count);
 // Powers of ten inside [low, high], with their doubles and fivefolds where there are fewer than three. low > 0.
 std::vector<double> LogTicks(double low, double high);
 // "0", "0.25", "1.5k", "3e-04": short, and different for different ticks of one axis.

@@ -79,6 +79,13 @@ std::vector<double> NiceTicks(double low, double high, int count) {
   return ticks;
 }
 
+std::vector<double> WholeTicks(double low, double high, int count) {
+  if (high - low >= count) return NiceTicks(low, high, count);
+  std::vector<double> ticks;
+  for (double tick = std::ceil(low); tick <= high; tick += 1.0) ticks.push_back(tick);
+  return ticks;
+}
+
 std::vector<double> LogTicks(double low, double high) {
   const int first = static_cast<int>(std::floor(std::log10(low)));
   const int last = static_cast<int>(std::ceil(std::log10(high)));

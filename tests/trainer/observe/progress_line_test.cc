@@ -50,6 +50,14 @@ TEST_F(ProgressLineTest, ALogGetsPlainLinesAtItsInterval) {
             "left: 1:02:05\n");
 }
 
+TEST_F(ProgressLineTest, AShortStepHasDigits) {
+  StepMetrics row = Row(10);
+  row.step_time_s = 0.00041234;
+  EXPECT_THAT(ProgressLine::LogLine(row, 100, 1), HasSubstr("step_time_s: 0.000412  "));
+  row.step_time_s = 12.34567;
+  EXPECT_THAT(ProgressLine::LogLine(row, 100, 1), HasSubstr("step_time_s: 12.346  "));
+}
+
 TEST_F(ProgressLineTest, ALogShowsEveryValidation) {
   ProgressLine line = Make({.is_terminal = false});
   StepMetrics row = Row(7);

@@ -95,6 +95,15 @@ TEST(LineChartTest, PlacesPointsAxesAndLegend) {
   EXPECT_EQ(RenderLineChart(Chart()), svg);
 }
 
+TEST(LineChartTest, HalfALayerIsNoTick) {
+  LineChart chart = Chart();
+  chart.series[0] = {.name = "", .x = {0, 1.5, 2}, .y = {11, 12, 13}};
+  EXPECT_THAT(RenderLineChart(chart), Not(HasSubstr(">0.5</text>")));
+  EXPECT_THAT(WholeTicks(0, 2, 6), ElementsAre(0, 1, 2));
+  EXPECT_THAT(WholeTicks(6.5, 7.5, 6), ElementsAre(7));
+  EXPECT_THAT(WholeTicks(0, 60, 6), ElementsAre(0, 10, 20, 30, 40, 50, 60));
+}
+
 TEST(LineChartTest, GapsBreakTheLine) {
   LineChart chart = Chart();
   chart.series[0] = {.name = "", .x = {1, 2, 3, 4, 5}, .y = {1, 2, NAN, 4, 5}};
