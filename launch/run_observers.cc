@@ -77,6 +77,14 @@ absl::Status TraceObserver::OnStep(const StepResult& result) {
   return WriteTrace(fs_, directory_(), facts, trace_);
 }
 
+OutcomeObserver::OutcomeObserver(const StepMetrics& known) : loss_(known.loss) {
+  if (!known.val_loss.has_value()) return;
+  validation_.emplace();
+  validation_->step = known.step;
+  validation_->nats_per_token = *known.val_loss;
+  validation_->bits_per_byte = known.val_bits_per_byte.value_or(0);
+}
+
 absl::Status OutcomeObserver::OnStep(const StepResult& result) {
   loss_ = result.loss;
   return absl::OkStatus();
@@ -102,8 +110,12 @@ absl::Status MemoryObserver::Look() {
 
 std::string MemoryObserver::ToString() const {
   const int64_t beyond = std::max<int64_t>(0, most_bytes_ - before_bytes_ - arena_bytes_);
-  return absl::StrFormat("memory: arena %.1f MiB; beyond it the process grew by %.1f MiB (%.2f %%)",
-                         arena_bytes_ / kMib, beyond / kMib, 100.0 * beyond / std::max<int64_t>(1, arena_bytes_));
+  std::string text = absl::StrFormat("memory: arena %.1f MiB", arena_bytes_ / kMib);
+  if (most_bytes_ == 0) return text;  // nothing was done
+  absl::StrAppendFormat(&text, "; beyond it the process grew by %.1f MiB", beyond / kMib);
+  constexpr double kLeastArenaMib = 64;
+  if (arena_bytes_ / kMib < kLeastArenaMib) return text;
+  return absl::StrCat(text, absl::StrFormat(" (%.2f %%)", 100.0 * beyond / arena_bytes_));
 }
 
 }  // namespace shoestring

@@ -11,6 +11,7 @@
 #include "configs/schema/run.pb.h"
 #include "launch/run_log.h"
 #include "trainer/checkpoint/manifest.pb.h"
+#include "trainer/observe/step_metrics.h"
 #include "trainer/trace.h"
 #include "trainer/train_loop.h"
 
@@ -63,6 +64,8 @@ class TraceObserver final : public TrainObserver {
 // Remembers what the outcome of a run says.
 class OutcomeObserver final : public TrainObserver {
  public:
+  // `known`: of the step that the run goes on from; what the outcome says if nothing newer comes.
+  explicit OutcomeObserver(const StepMetrics& known);
   absl::Status OnStep(const StepResult& result) override;
   absl::Status OnValidation(const ValidationResult& result) override;
 
@@ -87,7 +90,8 @@ class MemoryObserver final : public TrainObserver {
   absl::Status OnValidation(const ValidationResult&) override { return Look(); }
   absl::Status OnCheckpointDue(const TrainState&) override { return Look(); }
 
-  // "memory: arena 100.0 MiB; beyond it the process grew by 2.0 MiB (2.0 %)"
+  // "memory: arena 100.0 MiB; beyond it the process grew by 2.0 MiB (2.00 %)"; no share of a small arena, beside which
+  // the program itself is large.
   std::string ToString() const;
 
  private:

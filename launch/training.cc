@@ -39,6 +39,7 @@
 #include "trainer/observe/report.h"
 #include "trainer/observe/run_facts.h"
 #include "trainer/observe/run_observer.h"
+#include "trainer/observe/step_metrics.h"
 #include "trainer/observe/trace_file.h"
 #include "trainer/support.h"
 #include "trainer/thread_ranks.h"
@@ -62,6 +63,7 @@ struct Session {
   std::unique_ptr<RunLock> lock;
   std::string checkpoints;
   std::optional<OpenedCheckpoint> from;
+  StepMetrics known;  // of the step that it goes on from, where the metrics have it
   std::vector<std::string> notes;
 
   RunBackend device;
@@ -141,6 +143,17 @@ absl::Status ChooseStart(const TrainRequest& request, Session& session, Area& ar
   return RanksOf(request) > 1 ? VerifyFiles(session.fs, *session.from) : absl::OkStatus();
 }
 
+// A start with nothing left to do repeats nothing that is written already.
+StepMetrics KnownOf(const TrainRequest& request, Session& session) {
+  if (!session.from.has_value()) return {};
+  const absl::StatusOr<MetricsFile> metrics = ReadMetrics(session.fs, JoinPath(request.run_directory, "metrics.jsonl"));
+  if (!metrics.ok()) return {};
+  for (const StepMetrics& row : metrics->rows) {
+    if (row.step == session.from->header().step()) return row;
+  }
+  return {};
+}
+
 // Of several ranks each; rank 0 has begun the attempt before the first step is done.
 std::unique_ptr<TraceObserver> TraceOf(const TrainRequest& request, Session& session, Trainer& trainer) {
   if (RanksOf(request) == 1) return nullptr;
@@ -157,6 +170,7 @@ absl::StatusOr<std::unique_ptr<Trainer>> MakeTrainer(const TrainRequest& request
   options.threads = session.threads;
   options.max_steps = request.max_steps;
   options.stop = &session.stop_requests->stop();
+  if (session.known.val_loss.has_value()) options.validated_step = session.known.step;
   ASSIGN_OR_RETURN(std::unique_ptr<Trainer> trainer,
                    Trainer::Create(request.config, session.data.data, backend, RealClock(), options, std::move(links)));
   session.arena_bytes += trainer->arena_bytes();
@@ -240,7 +254,7 @@ int PrintOutcome(const TrainRequest& request, StopReason reason, const OutcomeOb
 // Rank 0's part: it watches, saves, reports and says how it ended.
 absl::Status Train(const TrainRequest& request, Session& session) {
   MemoryObserver memory(session.memory_before, session.arena_bytes);
-  OutcomeObserver outcome;
+  OutcomeObserver outcome(session.known);
   const RunFacts facts = Facts(request, session);
   session.log->Text(StartBlock(facts));
   ASSIGN_OR_RETURN(const std::unique_ptr<RunObserver> observer,
@@ -301,6 +315,7 @@ absl::Status RunRanks(const TrainRequest& request, Session& session) {
 int RunTraining(const TrainRequest& request) {
   const absl::Status supported = CheckSupported(request.config);
   if (!supported.ok()) return Fail(Area::kConfig, supported);
+  IgnoreClosedPipes();
   Session session;
   session.threads = ThreadsOfRank(request);
   absl::StatusOr<RunBackend> device = OpenRunBackend(request.config, request.isa, session.threads);
@@ -311,6 +326,7 @@ int RunTraining(const TrainRequest& request) {
   Area area = Area::kData;
   if (status.ok()) status = ChooseStart(request, session, area);
   if (!status.ok()) return Fail(area, status);
+  session.known = KnownOf(request, session);
   status = RunRanks(request, session);
   if (status.ok()) return session.exit_code;
   const int code = Fail(Area::kRun, status);

@@ -47,6 +47,7 @@ struct TrainOptions {
   int64_t max_steps = 0;                    // stop when so many steps are done in the whole run; 0: no limit
   const std::atomic<bool>* stop = nullptr;  // looked at after each step; raised by a signal handler
   bool prefetch = true;                     // batches, on a thread of their own
+  int64_t validated_step = -1;              // whose validation is known already and not repeated; -1: none
 };
 
 // Called by the loop, on its thread, in the order of the list. A failed status ends the run with that status.
@@ -140,7 +141,7 @@ class Trainer {
   StepTrace* trace_ = nullptr;
   StepResult result_;
   int64_t saved_step_ = -1;
-  int64_t validated_step_ = -1;
+  int64_t validated_step_ = options_.validated_step;
 };
 
 // Bytes of the arena for a run, and its table by purpose: every phase's largest step is run on a backend that computes

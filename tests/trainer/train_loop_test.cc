@@ -289,6 +289,25 @@ TEST(TrainerTest, TheStopFlagSavesAndStops) {
   EXPECT_THAT(recorder.log, ElementsAre("start", "step 1", "step 2", "save 2", "end"));
 }
 
+// A start with nothing left to do, whose validation is known: nothing happens.
+TEST(TrainerTest, AKnownValidationIsNotRepeated) {
+  TrainOptions options;
+  options.max_steps = 3;
+  for (const int64_t known : {-1, 3}) {
+    options.validated_step = known;
+    TinyRun run(TinyConfig(), 1, options);
+    run.trainer->state().position = {.step = 3, .tokens = 432, .phase = 0, .phase_step = 3};
+    Recorder recorder;
+    run.trainer->AddObserver(recorder);
+    EXPECT_EQ(*run.trainer->Run(), StopReason::kStepLimit);
+    if (known == 3) {
+      EXPECT_THAT(recorder.log, ElementsAre("start", "end"));
+    } else {
+      EXPECT_THAT(recorder.log, ElementsAre("start", "validation 3", "end"));
+    }
+  }
+}
+
 TEST(TrainerTest, AFailingObserverEndsTheRun) {
   TinyRun run(TinyConfig());
   Recorder recorder;

@@ -6,12 +6,11 @@
 #include <set>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/strings/str_split.h"
-#include "absl/strings/strip.h"
 #include "base/status_macros.h"
+#include "configs/diff.h"
+#include "configs/load.h"
 #include "trainer/observe/curves.h"
 #include "trainer/observe/page.h"
 #include "trainer/observe/run_facts.h"
@@ -67,42 +66,23 @@ std::vector<std::string> Head(const std::vector<ComparedRun>& runs) {
   return head;
 }
 
-// Lines of a canonical config, each with the names of the messages around it: "train.phase.steps: 600".
-std::vector<std::string> ConfigLines(const std::string& text) {
-  std::vector<std::string> lines;
-  std::vector<std::string> path;
-  for (absl::string_view line : absl::StrSplit(text, '\n')) {
-    line = absl::StripAsciiWhitespace(line);
-    if (line.empty() || line[0] == '#') continue;
-    if (line == "}") {
-      if (!path.empty()) path.pop_back();
-    } else if (absl::ConsumeSuffix(&line, "{")) {
-      path.emplace_back(absl::StripAsciiWhitespace(line));
-    } else {
-      std::string full;
-      for (const std::string& part : path) absl::StrAppend(&full, part, ".");
-      lines.push_back(absl::StrCat(full, line));
-    }
+// A line a field, as `config diff` says it.
+std::string ConfigDifference(const Summary& before, const Summary& after) {
+  const absl::StatusOr<config::LoadedConfig> a = config::ParseConfig(before.config_text, "summary.json");
+  const absl::StatusOr<config::LoadedConfig> b = config::ParseConfig(after.config_text, "summary.json");
+  if (!a.ok() || !b.ok()) return ": a config cannot be read; another version of this program wrote it\n";
+  std::string lines;
+  for (const config::Difference& difference : config::Diff(a->config, b->config)) {
+    absl::StrAppend(&lines, "  ", difference.ToString(), "\n");
   }
-  return lines;
+  return lines.empty() ? ": equal\n" : absl::StrCat(":\n", lines);
 }
 
-// What a run's config says and the first one's does not, and the other way round.
 std::string ConfigDifferences(const std::vector<ComparedRun>& runs) {
   std::string text;
   for (size_t i = 1; i < runs.size(); ++i) {
-    const std::vector<std::string> a = ConfigLines(runs[0].summary.config_text);
-    const std::vector<std::string> b = ConfigLines(runs[i].summary.config_text);
-    const std::multiset<std::string> in_a(a.begin(), a.end()), in_b(b.begin(), b.end());
-    std::string lines;
-    for (const std::string& line : a) {
-      if (in_b.count(line) < in_a.count(line)) absl::StrAppend(&lines, "  - ", line, "\n");
-    }
-    for (const std::string& line : b) {
-      if (in_a.count(line) < in_b.count(line)) absl::StrAppend(&lines, "  + ", line, "\n");
-    }
-    absl::StrAppend(&text, "config of ", runs[i].label, " against ", runs[0].label, lines.empty() ? ": equal\n" : ":\n",
-                    lines);
+    absl::StrAppend(&text, "config of ", runs[i].label, " against ", runs[0].label,
+                    ConfigDifference(runs[0].summary, runs[i].summary));
   }
   return text;
 }

@@ -24,17 +24,16 @@ size_t KeptBytes(absl::string_view text, int64_t resumed_step) {
 
 absl::StatusOr<std::unique_ptr<MetricsLog>> MetricsLog::Open(FileSystem& fs, const std::string& path,
                                                              int64_t resumed_step) {
-  std::optional<StepMetrics> last_row;
+  MetricsFile before;
   absl::StatusOr<std::string> text = ReadFile(fs, path);
   if (!text.ok() && !absl::IsNotFound(text.status())) return text.status();
   if (text.ok()) {
     const size_t kept = resumed_step > 0 ? KeptBytes(*text, resumed_step) : 0;
     if (kept < text->size()) RETURN_IF_ERROR(fs.Truncate(path, static_cast<int64_t>(kept)));
-    MetricsFile before = ParseMetrics(absl::string_view(*text).substr(0, kept));
-    if (!before.rows.empty()) last_row = std::move(before.rows.back());
+    before = ParseMetrics(absl::string_view(*text).substr(0, kept));
   }
   ASSIGN_OR_RETURN(std::unique_ptr<WritableFile> file, fs.OpenForAppend(path));
-  return std::unique_ptr<MetricsLog>(new MetricsLog(std::move(file), std::move(last_row)));
+  return std::unique_ptr<MetricsLog>(new MetricsLog(std::move(file), std::move(before)));
 }
 
 absl::Status MetricsLog::OnRow(const StepMetrics& row) { return file_->Append(ToJsonLine(row)); }

@@ -3,8 +3,8 @@
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -20,18 +20,17 @@ class MetricsLog final : public MetricsSink {
   static absl::StatusOr<std::unique_ptr<MetricsLog>> Open(FileSystem& fs, const std::string& path,
                                                           int64_t resumed_step);
 
-  // The last row that was kept, if any: totals continue from it.
-  const std::optional<StepMetrics>& last_row() const { return last_row_; }
+  // The rows that were kept, from which a run continues; handed out once.
+  MetricsFile TakeKept() { return std::move(kept_); }
 
   absl::Status OnRow(const StepMetrics& row) override;
   absl::Status OnEnd(const RunEnd& end) override;  // makes the file durable
 
  private:
-  MetricsLog(std::unique_ptr<WritableFile> file, std::optional<StepMetrics> last_row)
-      : file_(std::move(file)), last_row_(std::move(last_row)) {}
+  MetricsLog(std::unique_ptr<WritableFile> file, MetricsFile kept) : file_(std::move(file)), kept_(std::move(kept)) {}
 
   std::unique_ptr<WritableFile> file_;
-  std::optional<StepMetrics> last_row_;
+  MetricsFile kept_;
 };
 
 }  // namespace shoestring

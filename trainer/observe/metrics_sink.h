@@ -25,7 +25,7 @@ class MetricsSink {
  public:
   virtual ~MetricsSink() = default;
   // Once a step, in order. A validation that was not announced by the interval comes as a further row of the same step
-  // with nothing but the validation's values.
+  // with the validation's values and the totals.
   virtual absl::Status OnRow(const StepMetrics& row) = 0;
   virtual void OnLoads(const ExpertLoads&) {}
   virtual absl::Status OnEnd(const RunEnd&) { return absl::OkStatus(); }

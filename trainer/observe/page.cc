@@ -25,7 +25,7 @@ constexpr const char* kStyle =
     ".charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(460px,100%),1fr));gap:26px 32px;"
     "align-items:start}.charts figure{margin:0;max-width:720px}\n"
     "pre{background:#f5f7f9;border-radius:8px;padding:12px 14px;overflow-x:auto;font:12.5px/1.5 ui-monospace,"
-    "\"DejaVu Sans Mono\",Menlo,monospace;margin:0}pre.wrap{white-space:pre-wrap;overflow-wrap:anywhere}\n"
+    "\"DejaVu Sans Mono\",Menlo,monospace;margin:0}\n"
     "details{margin:10px 0}summary{cursor:pointer;font-weight:600;margin-bottom:8px}\n"
     ".scroll{overflow-x:auto}table{border-collapse:collapse;font-size:14px;font-variant-numeric:tabular-nums}"
     "th,td{padding:4px 14px 4px 0;text-align:right;border-bottom:1px solid #e4e8ec;font-weight:400;white-space:nowrap}"
@@ -77,10 +77,10 @@ std::string Section(absl::string_view heading, absl::string_view html) {
   return absl::StrCat("<section>\n<h2>", EscapeMarkup(heading), "</h2>\n", html, "</section>\n");
 }
 
-std::string Preformatted(absl::string_view text, bool wrap) {
+std::string Preformatted(absl::string_view text) {
   if (text.empty()) return "";
   // A parser drops the first line end of a <pre>: this one, and none of the text.
-  return absl::StrCat("<pre", wrap ? " class=\"wrap\"" : "", " tabindex=\"0\">\n", EscapeMarkup(text), "</pre>\n");
+  return absl::StrCat("<pre tabindex=\"0\">\n", EscapeMarkup(text), "</pre>\n");
 }
 
 std::string Folded(absl::string_view caption, absl::string_view html) {

@@ -26,8 +26,8 @@ std::string ChartGrid(const std::vector<std::string>& charts);
 
 // Headed section around `html`; empty when `html` is.
 std::string Section(absl::string_view heading, absl::string_view html);
-// Text as it is, in a fixed width; wraps if asked to.
-std::string Preformatted(absl::string_view text, bool wrap = false);
+// Text as it is, in a fixed width.
+std::string Preformatted(absl::string_view text);
 // Folded until clicked.
 std::string Folded(absl::string_view caption, absl::string_view html);
 // First cells of rows are their heads; other cells are set to the right.

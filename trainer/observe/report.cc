@@ -282,7 +282,6 @@ std::string RenderReport(const Summary& summary, const MetricsFile& metrics, con
   html += Section("Experts", ChartGrid({LoadChart(layers, metrics), LoadOverTime(layers), LastLoads(summary.loads)}));
   html += Section("Time", ChartGrid({TimeChart(summary, metrics)}));
   html += TimelineSection(timeline);
-  html += Section("A sample of its text", Preformatted(summary.sample, /*wrap=*/true));
   html += Section("Parameters", Preformatted(summary.parameters));
   html += Section("Memory", Preformatted(summary.memory_table));
   html += Section("Data", Preformatted(summary.data_table));
@@ -300,20 +299,10 @@ absl::Status WriteReport(FileSystem& fs, const std::string& run_dir) {
   ASSIGN_OR_RETURN(Summary summary, ReadSummary(fs, run_dir));
   if (summary.exit_reason == "running" && !metrics.rows.empty()) {
     // Under way, or killed: the metrics know more than the summary.
-    const StepMetrics& last = metrics.rows.back();
-    summary.steps = last.step;
-    summary.tokens = last.consumed_tokens.value_or(summary.tokens);
-    summary.wall_time_s = last.elapsed_s.value_or(summary.wall_time_s);
-    summary.final_loss = last.loss;
-    summary.mem_peak_gib = last.mem_peak_gib;
-    for (const StepMetrics& row : metrics.rows) {
-      if (!row.val_loss.has_value()) continue;
-      summary.final_val_loss = row.val_loss;
-      summary.final_val_bits_per_byte = row.val_bits_per_byte;
-    }
+    for (const StepMetrics& row : metrics.rows) AddRow(row, summary);
   }
-  return WriteFile(fs, JoinPath(run_dir, "report.html"),
-                   RenderReport(summary, metrics, TimelineOf(fs, run_dir, summary)));
+  return WriteFileDurably(fs, JoinPath(run_dir, "report.html"),
+                          RenderReport(summary, metrics, TimelineOf(fs, run_dir, summary)));
 }
 
 }  // namespace shoestring

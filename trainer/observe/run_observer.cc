@@ -42,11 +42,11 @@ absl::StatusOr<std::unique_ptr<RunObserver>> RunObserver::Open(FileSystem& fs, C
   auto observer = std::unique_ptr<RunObserver>(new RunObserver(clock, facts, options));
   ASSIGN_OR_RETURN(std::unique_ptr<MetricsLog> log,
                    MetricsLog::Open(fs, JoinPath(options.run_dir, "metrics.jsonl"), facts.resumed_step));
-  const std::optional<StepMetrics> last_row = log->last_row();
-  if (last_row.has_value()) {
-    observer->earlier_s_ = last_row->elapsed_s.value_or(0);
-    observer->earlier_hours_ = last_row->cpu_hours.value_or(0);
-    observer->skipped_steps_ = last_row->skipped_steps_total.value_or(0);
+  const MetricsFile before = log->TakeKept();
+  if (const std::optional<StepMetrics> newest = NewestValues(before); newest.has_value()) {
+    observer->earlier_s_ = newest->elapsed_s.value_or(0);
+    observer->earlier_hours_ = newest->cpu_hours.value_or(0);
+    observer->skipped_steps_ = newest->skipped_steps_total.value_or(0);
   }
   observer->sinks_.push_back(std::move(log));
   if (options.tensorboard) {
@@ -56,7 +56,7 @@ absl::StatusOr<std::unique_ptr<RunObserver>> RunObserver::Open(FileSystem& fs, C
     observer->sinks_.push_back(std::move(events));
   }
   ASSIGN_OR_RETURN(std::unique_ptr<SummaryWriter> summary,
-                   SummaryWriter::Open(fs, options.run_dir, facts, last_row, clock));
+                   SummaryWriter::Open(fs, options.run_dir, facts, before, clock));
   observer->sinks_.push_back(std::move(summary));
   if (options.write) {
     observer->sinks_.push_back(std::make_unique<ProgressLine>(facts, options.style, clock, options.write));
@@ -164,12 +164,16 @@ void RunObserver::AddProgress(StepMetrics& row) {
   previous_s_ = now_s;
   const bool is_first = seconds_a_step_ == 0;
   seconds_a_step_ = is_first ? took_s : (1 - kSmoothing) * seconds_a_step_ + kSmoothing * took_s;
-  const double elapsed_s = now_s - start_s_;
+  AddTotals(row);
+  row.eta_s = static_cast<double>(std::max<int64_t>(0, LastStep(facts_) - row.step)) * seconds_a_step_;
+}
+
+void RunObserver::AddTotals(StepMetrics& row) {
+  const double elapsed_s = clock_.MonotonicSeconds() - start_s_;
   row.elapsed_s = earlier_s_ + elapsed_s;
   if (facts_.device == "CPU") {
     row.cpu_hours = earlier_hours_ + elapsed_s / 3600.0 * facts_.ranks * facts_.threads_per_rank;
   }
-  row.eta_s = static_cast<double>(std::max<int64_t>(0, LastStep(facts_) - row.step)) * seconds_a_step_;
 }
 
 // As the loop does it: at the interval, and at the end of the run.
@@ -180,7 +184,11 @@ bool RunObserver::ValidationFollows(int64_t step) const {
 
 absl::Status RunObserver::OnValidation(const ValidationResult& result) {
   StepMetrics row;
-  if (pending_.has_value() && pending_->step == result.step) row = *std::exchange(pending_, std::nullopt);
+  if (pending_.has_value() && pending_->step == result.step) {
+    row = *std::exchange(pending_, std::nullopt);
+  } else {
+    AddTotals(row);  // a line of its own, which the next start may have to continue from
+  }
   row.step = result.step;
   row.generation = facts_.generation;
   row.val_loss = result.nats_per_token;

@@ -32,7 +32,7 @@ struct ObserveOptions {
 };
 
 // Writes RUN_DIR/metrics.jsonl, RUN_DIR/tensorboard/, RUN_DIR/summary.json and the progress. Call order: Open, then
-// Trainer::AddObserver, Trainer::Run; then AddSample and WriteReport as wished.
+// Trainer::AddObserver, Trainer::Run; then WriteReport.
 class RunObserver final : public TrainObserver {
  public:
   // Reads what an earlier start left and cuts it at facts.resumed_step. `fs` and `clock` must outlive the observer.
@@ -55,6 +55,7 @@ class RunObserver final : public TrainObserver {
   void AddRates(const StepResult& result, StepMetrics& row);
   void ImprovePeak(double step_gflops);
   void AddProgress(StepMetrics& row);
+  void AddTotals(StepMetrics& row);
   absl::Status Emit(const StepMetrics& row);
   absl::Status EmitPending();
   bool ValidationFollows(int64_t step) const;

@@ -69,8 +69,10 @@ std::vector<T> NumbersAt(const Json& object, const char* key) {
   return numbers;
 }
 
-// Adds what `later` knows to a row of the same step.
+// Adds what `later` knows to a row; where both know, `later` does.
 void Merge(const StepMetrics& later, StepMetrics& row) {
+  row.step = later.step;
+  row.generation = later.generation;
   for (const MetricColumn& column : kColumns) {
     if ((later.*column.value).has_value()) row.*column.value = later.*column.value;
   }
@@ -146,16 +148,25 @@ MetricsFile ParseMetrics(absl::string_view text) {
       ++file.skipped_lines;
       continue;
     }
-    while (!file.rows.empty() && file.rows.back().step > row->step) file.rows.pop_back();
+    bool again = false;  // a step that an earlier start took already
+    while (!file.rows.empty() && (file.rows.back().step > row->step || (again && file.rows.back().step == row->step))) {
+      file.rows.pop_back();
+      again = true;
+    }
     if (file.rows.empty() || file.rows.back().step < row->step) {
       file.rows.push_back(*std::move(row));
-    } else if (file.rows.back().generation == row->generation) {
-      Merge(*row, file.rows.back());
     } else {
-      file.rows.back() = *std::move(row);
+      Merge(*row, file.rows.back());
     }
   }
   return file;
+}
+
+std::optional<StepMetrics> NewestValues(const MetricsFile& file) {
+  if (file.rows.empty()) return std::nullopt;
+  StepMetrics newest;
+  for (const StepMetrics& row : file.rows) Merge(row, newest);
+  return newest;
 }
 
 absl::StatusOr<MetricsFile> ReadMetrics(FileSystem& fs, const std::string& path) {

@@ -56,9 +56,12 @@ struct MetricsFile {
   std::vector<StepMetrics> rows;  // steps strictly ascending
   int64_t skipped_lines = 0;      // that were no rows; a torn last line is not counted
 };
-// Two lines of one step are one row. A line of an earlier step than the line before it is what a resumed run wrote
-// again: it replaces the rows from its step on. NOT_FOUND without a file.
+// Lines of one step are one row, whatever their generation: a validation that came later knows nothing else of the
+// step. A line of an earlier step than the line before it is what a resumed run wrote again: it replaces the rows from
+// its step on. NOT_FOUND without a file.
 absl::StatusOr<MetricsFile> ReadMetrics(FileSystem& fs, const std::string& path);
 MetricsFile ParseMetrics(absl::string_view text);
+// What is known last: of each value the one of the newest row that has it. Absent without rows.
+std::optional<StepMetrics> NewestValues(const MetricsFile& file);
 
 }  // namespace shoestring

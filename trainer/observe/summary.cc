@@ -35,7 +35,6 @@ constexpr Field<std::string> kTexts[] = {
     {"memory_table", &Summary::memory_table},
     {"data_table", &Summary::data_table},
     {"config_text", &Summary::config_text},
-    {"sample", &Summary::sample},
 };
 constexpr Field<int64_t> kCounts[] = {
     {"generation", &Summary::generation}, {"steps", &Summary::steps}, {"total_steps", &Summary::total_steps}};
@@ -142,87 +141,104 @@ absl::StatusOr<Summary> ReadSummary(FileSystem& fs, const std::string& run_dir) 
   return summary;
 }
 
-absl::Status AddSample(FileSystem& fs, const std::string& run_dir, const std::string& sample) {
-  ASSIGN_OR_RETURN(Summary summary, ReadSummary(fs, run_dir));
-  summary.sample = sample;
-  return WriteFileDurably(fs, PathIn(run_dir), ToJson(summary));
+void AddRow(const StepMetrics& row, Summary& summary) {
+  summary.steps = row.step;
+  if (row.loss.has_value()) summary.final_loss = row.loss;
+  if (row.consumed_tokens.has_value()) summary.tokens = *row.consumed_tokens;
+  if (row.elapsed_s.has_value()) summary.wall_time_s = *row.elapsed_s;
+  if (row.cpu_hours.has_value()) summary.cpu_hours = *row.cpu_hours;
+  if (row.mem_peak_gib.has_value()) summary.mem_peak_gib = row.mem_peak_gib;
+  if (!row.val_loss.has_value()) return;
+  summary.final_val_loss = row.val_loss;
+  summary.final_val_bits_per_byte = row.val_bits_per_byte;
+  summary.best_val_loss = std::min(*row.val_loss, summary.best_val_loss.value_or(*row.val_loss));
+}
+
+SummaryWriter::SummaryWriter(FileSystem& fs, const std::string& run_dir, const RunFacts& facts, Clock& clock)
+    : fs_(fs),
+      run_dir_(run_dir),
+      clock_(clock),
+      instruction_set_(facts.instruction_set),
+      peak_gflops_(facts.peak_gflops_per_rank),
+      start_s_(clock.MonotonicSeconds()) {
+  summary_.instruction_set = instruction_set_;
+  summary_.peak_gflops_per_rank = peak_gflops_;
 }
 
 absl::StatusOr<std::unique_ptr<SummaryWriter>> SummaryWriter::Open(FileSystem& fs, const std::string& run_dir,
-                                                                   const RunFacts& facts,
-                                                                   const std::optional<StepMetrics>& last_row,
+                                                                   const RunFacts& facts, const MetricsFile& before,
                                                                    Clock& clock) {
-  auto writer = std::unique_ptr<SummaryWriter>(new SummaryWriter(fs, run_dir, clock));
+  auto writer = std::unique_ptr<SummaryWriter>(new SummaryWriter(fs, run_dir, facts, clock));
   Summary& summary = writer->summary_;
+  if (facts.resumed_step > 0) {
+    // A start that goes back behind what was reached takes only what the metrics still hold.
+    absl::StatusOr<Summary> old = ReadSummary(fs, run_dir);
+    if (old.ok() && old->steps <= facts.resumed_step) summary = *std::move(old);
+    const double wall_s = summary.wall_time_s;  // with what came after its last row: a checkpoint
+    for (const StepMetrics& row : before.rows) {
+      AddRow(row, summary);
+      writer->AddLoad(row);
+    }
+    summary.wall_time_s = std::max(summary.wall_time_s, wall_s);
+  }
   summary.name = facts.name;
   summary.device = facts.device;
-  summary.instruction_set = facts.instruction_set;
+  summary.exit_reason = "running";
   summary.generation = facts.generation;
   summary.steps = facts.resumed_step;
   summary.total_steps = facts.total_steps;
-  summary.peak_gflops_per_rank = facts.peak_gflops_per_rank;
   summary.numerics_hash = facts.numerics_hash;
   summary.run_hash = facts.run_hash;
   summary.parameters = facts.parameters;
   summary.memory_table = facts.memory_table;
   summary.data_table = facts.data_table;
   summary.config_text = facts.config_text;
-  writer->start_s_ = clock.MonotonicSeconds();
-  if (facts.resumed_step > 0) {
-    // What earlier starts reached still holds if this one ends before it reaches more.
-    if (const absl::StatusOr<Summary> before = ReadSummary(fs, run_dir); before.ok()) {
-      summary.best_val_loss = before->best_val_loss;
-      summary.sample = before->sample;
-    }
-    if (last_row.has_value()) {
-      writer->earlier_wall_s_ = last_row->elapsed_s.value_or(0);
-      summary.cpu_hours = last_row->cpu_hours.value_or(0);
-      summary.tokens = last_row->consumed_tokens.value_or(0);
-      summary.final_loss = last_row->loss;
-    }
-  }
-  summary.wall_time_s = writer->earlier_wall_s_;
+  writer->earlier_wall_s_ = summary.wall_time_s;
   RETURN_IF_ERROR(WriteFileDurably(fs, PathIn(run_dir), ToJson(summary)));
   return writer;
 }
 
 absl::Status SummaryWriter::OnRow(const StepMetrics& row) {
-  summary_.steps = row.step;
-  if (row.loss.has_value()) summary_.final_loss = row.loss;
-  if (row.consumed_tokens.has_value()) summary_.tokens = *row.consumed_tokens;
-  if (row.cpu_hours.has_value()) summary_.cpu_hours = *row.cpu_hours;
-  if (row.mem_peak_gib.has_value()) summary_.mem_peak_gib = row.mem_peak_gib;
-  if (row.val_loss.has_value()) {
-    summary_.final_val_loss = row.val_loss;
-    summary_.final_val_bits_per_byte = row.val_bits_per_byte;
-    summary_.best_val_loss = std::min(*row.val_loss, summary_.best_val_loss.value_or(*row.val_loss));
-  }
-  if (row.step_time_s.has_value()) {
-    summary_.step_time_s += *row.step_time_s;
-    step_tokens_ += row.tokens.value_or(0);
-  }
-  if (row.gemm_peak_gflops.has_value()) summary_.peak_gflops_per_rank = *row.gemm_peak_gflops;
-  if (row.tflops_per_rank.has_value()) gflop_ += 1e3 * *row.tflops_per_rank * row.step_time_s.value_or(0);
-  if (row.time.has_value()) {
-    for (int i = 0; i < kTimeCategories; ++i) {
-      summary_.time.seconds[i] += row.time->seconds[i];
-      summary_.time.calls[i] += row.time->calls[i];
-    }
-  }
-  if (row.max_over_mean_load.has_value()) {
-    if (recent_loads_.size() < kRecentSteps) recent_loads_.push_back(0);
-    recent_loads_[next_load_] = *row.max_over_mean_load;
-    next_load_ = (next_load_ + 1) % kRecentSteps;
-  }
+  has_rows_ = true;
+  AddRow(row, summary_);
+  AddLoad(row);
+  if (row.step_time_s.has_value()) AddStep(row);
   return absl::OkStatus();
+}
+
+// Rates are those of one start, because another may use another machine.
+void SummaryWriter::AddStep(const StepMetrics& row) {
+  if (!std::exchange(has_steps_, true)) {
+    summary_.instruction_set = instruction_set_;
+    summary_.peak_gflops_per_rank = peak_gflops_;
+    summary_.gemm_peak_share = 0;
+    summary_.step_time_s = 0;
+    summary_.time = {};
+  }
+  summary_.step_time_s += *row.step_time_s;
+  step_tokens_ += row.tokens.value_or(0);
+  if (row.gemm_peak_gflops.has_value()) summary_.peak_gflops_per_rank = *row.gemm_peak_gflops;
+  if (row.tflops_per_rank.has_value()) gflop_ += 1e3 * *row.tflops_per_rank * *row.step_time_s;
+  if (!row.time.has_value()) return;
+  for (int i = 0; i < kTimeCategories; ++i) {
+    summary_.time.seconds[i] += row.time->seconds[i];
+    summary_.time.calls[i] += row.time->calls[i];
+  }
+}
+
+void SummaryWriter::AddLoad(const StepMetrics& row) {
+  if (!row.max_over_mean_load.has_value()) return;
+  if (recent_loads_.size() < kRecentSteps) recent_loads_.push_back(0);
+  recent_loads_[next_load_] = *row.max_over_mean_load;
+  next_load_ = (next_load_ + 1) % kRecentSteps;
 }
 
 void SummaryWriter::OnLoads(const ExpertLoads& loads) { summary_.loads = loads; }
 
 absl::Status SummaryWriter::OnEnd(const RunEnd& end) {
   summary_.exit_reason = end.exit_reason;
-  summary_.wall_time_s = earlier_wall_s_ + clock_.MonotonicSeconds() - start_s_;
-  if (summary_.step_time_s > 0) {
+  if (has_rows_) summary_.wall_time_s = earlier_wall_s_ + clock_.MonotonicSeconds() - start_s_;
+  if (has_steps_ && summary_.step_time_s > 0) {
     summary_.tokens_per_sec = step_tokens_ / summary_.step_time_s;
     if (summary_.peak_gflops_per_rank > 0) {
       summary_.gemm_peak_share = gflop_ / summary_.step_time_s / summary_.peak_gflops_per_rank;

@@ -81,10 +81,33 @@ TEST(StepMetricsTest, ReaderIsTolerant) {
 
 TEST(StepMetricsTest, StepsThatWereTakenAgainReplaceTheFirstOnes) {
   const MetricsFile file = ParseMetrics(
-      "{\"step\":1,\"loss\":9}\n{\"step\":2,\"loss\":8}\n{\"step\":3,\"loss\":7}\n"
+      "{\"step\":1,\"loss\":9}\n{\"step\":2,\"loss\":8,\"lr\":0.5}\n{\"step\":3,\"loss\":7}\n"
       "{\"step\":2,\"generation\":1,\"loss\":6}\n");
   EXPECT_THAT(Steps(file), ElementsAre(1, 2));
   EXPECT_EQ(file.rows[1].loss, 6);
+  EXPECT_EQ(file.rows[1].lr, std::nullopt);
+}
+
+TEST(StepMetricsTest, AValidationOfALaterStartIsAddedToItsStep) {
+  const MetricsFile file = ParseMetrics(
+      "{\"step\":1,\"loss\":9}\n{\"step\":2,\"loss\":8,\"tokens\":64,\"elapsed_s\":5}\n"
+      "{\"step\":2,\"generation\":1,\"val_loss\":7,\"elapsed_s\":6}\n");
+  EXPECT_THAT(Steps(file), ElementsAre(1, 2));
+  EXPECT_EQ(file.rows[1].loss, 8);
+  EXPECT_EQ(file.rows[1].tokens, 64);
+  EXPECT_EQ(file.rows[1].val_loss, 7);
+  EXPECT_EQ(file.rows[1].elapsed_s, 6);
+  EXPECT_EQ(file.rows[1].generation, 1);
+}
+
+TEST(StepMetricsTest, NewestValuesAreOfTheRowsThatHaveThem) {
+  EXPECT_FALSE(NewestValues(MetricsFile()).has_value());
+  const std::optional<StepMetrics> newest =
+      NewestValues(ParseMetrics("{\"step\":1,\"loss\":9,\"val_loss\":8}\n{\"step\":2,\"loss\":7}\n"));
+  ASSERT_TRUE(newest.has_value());
+  EXPECT_EQ(newest->step, 2);
+  EXPECT_EQ(newest->loss, 7);
+  EXPECT_EQ(newest->val_loss, 8);
 }
 
 TEST(MetricsLogTest, EachRowIsInTheFileAtOnce) {
@@ -106,8 +129,7 @@ TEST(MetricsLogTest, ResumeCutsLaterStepsAndATornLine) {
   auto log = MetricsLog::Open(PosixFileSystem(), path, 2);
   ASSERT_TRUE(log.ok()) << log.status();
   EXPECT_EQ(*ReadFile(PosixFileSystem(), path), kept);
-  ASSERT_TRUE((*log)->last_row().has_value());
-  EXPECT_EQ((*log)->last_row()->step, 2);
+  EXPECT_THAT(Steps((*log)->TakeKept()), ElementsAre(1, 2));
   ASSERT_TRUE((*log)->OnRow(Row(3, 2.5)).ok());
   EXPECT_EQ(*ReadFile(PosixFileSystem(), path), kept + ToJsonLine(Row(3, 2.5)));
 }
@@ -127,7 +149,7 @@ TEST(MetricsLogTest, AFirstStartBeginsAnew) {
   auto log = MetricsLog::Open(PosixFileSystem(), path, 0);
   ASSERT_TRUE(log.ok());
   EXPECT_EQ(*ReadFile(PosixFileSystem(), path), "");
-  EXPECT_FALSE((*log)->last_row().has_value());
+  EXPECT_TRUE((*log)->TakeKept().rows.empty());
 }
 
 TEST(SummaryTest, SurvivesItsFile) {

@@ -1,6 +1,8 @@
 // Pages by their parts: well-formed, complete, escaped, and made again from a run directory.
 #include "trainer/observe/report.h"
 
+#include "base/fault_file_system.h"
+#include "configs/print.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/base/temp_dir.h"
@@ -51,8 +53,8 @@ Summary MakeSummary() {
   summary.final_val_bits_per_byte = 1.75;
   summary.best_val_loss = 4.125;
   summary.memory_table = "arena & more 5 MiB\n";
+  summary.data_table = "<script>alert(1)</script> of 2 MB\n";
   summary.config_text = "name: \"<b>\"\ntrain {\n  seed: 1\n}\n";
-  summary.sample = "He said: \"<script>alert(1)</script>\" & left.";
   summary.loads = {{1, 2}, {{10, 20, 30, 40}, {25, 25, 25, 25}}};
   summary.numerics_hash = "abc";
   return summary;
@@ -120,6 +122,22 @@ TEST(ReportTest, OfAKilledRunShowsWhatTheMetricsKnow) {
   EXPECT_THAT(html, HasSubstr(">running</span>"));
 }
 
+TEST(ReportTest, AFullDiskLeavesTheReportThatWas) {
+  const TempDir dir;
+  ASSERT_TRUE(WriteFile(PosixFileSystem(), dir.File("metrics.jsonl"), ToJsonLine(Metrics(1, 0).rows[0])).ok());
+  ASSERT_TRUE(WriteFile(PosixFileSystem(), dir.File("summary.json"), ToJson(MakeSummary())).ok());
+  FaultFileSystem count(PosixFileSystem());
+  ASSERT_EQ(WriteReport(count, dir.path()), absl::OkStatus());
+  const std::string good = *ReadFile(PosixFileSystem(), dir.File("report.html"));
+  for (int64_t i = 0; i < count.mutation_count(); ++i) {
+    FaultFileSystem full(PosixFileSystem());
+    full.InjectAt(i, Fault::kShortAppend);
+    EXPECT_FALSE(WriteReport(full, dir.path()).ok()) << i;
+    EXPECT_EQ(*ReadFile(PosixFileSystem(), dir.File("report.html")), good) << i;
+  }
+  EXPECT_FALSE(Exists(PosixFileSystem(), dir.File("report.html.tmp")));
+}
+
 TEST(ReportTest, AbsentFilesAreNamed) {
   const TempDir dir;
   const absl::Status status = WriteReport(PosixFileSystem(), dir.path());
@@ -151,7 +169,24 @@ TEST_F(CompareTest, TableHasAColumnARunAndTheDifferences) {
   const std::string table = CompareTable(*runs);
   EXPECT_THAT(table, testing::ContainsRegex("\n?  +run +run \\(2\\)\n"));
   EXPECT_THAT(table, testing::ContainsRegex("validation, nats/token +4\\.1250 +4\\.1250\n"));
-  EXPECT_THAT(table, HasSubstr("config of run (2) against run:\n  - train.seed: 1\n  + train.seed: 2\n"));
+  EXPECT_THAT(table, HasSubstr("config of run (2) against run:\n  numerics  train.seed: 1 -> 2\n"));
+}
+
+// A resumed run's config says every default.
+TEST_F(CompareTest, ADefaultThatIsSaidIsNoDifference) {
+  config::RunConfig config;
+  config.set_name("<b>");
+  config.mutable_train()->set_seed(1);
+  config::FillDefaults(config);
+  Summary summary = MakeSummary();
+  summary.config_text = config::CanonicalText(config);
+  ASSERT_TRUE(WriteFile(fs_, dir_.File("b/run/summary.json"), ToJson(summary)).ok());
+  const auto runs = ReadRuns(fs_, {dir_.File("a/run"), dir_.File("b/run")});
+  ASSERT_TRUE(runs.ok()) << runs.status();
+  EXPECT_THAT(CompareTable(*runs), HasSubstr("config of run (2) against run: equal\n"));
+  std::vector<ComparedRun> unreadable = *runs;
+  unreadable[1].summary.config_text = "warp_speed: 9";
+  EXPECT_THAT(CompareTable(unreadable), HasSubstr("against run: a config cannot be read"));
 }
 
 TEST_F(CompareTest, PageOverlaysTheCurves) {

@@ -207,12 +207,78 @@ TEST_F(RunObserverTest, AFailureIsTheExitReason) {
   EXPECT_EQ(ReadBack().exit_reason, "failed: the loss is not finite");
 }
 
-TEST_F(RunObserverTest, ASampleIsAddedAfterTheEnd) {
-  const auto observer = Open(0, 0);
-  observer->OnEnd(absl::OkStatus(), StopReason::kFinished);
-  ASSERT_EQ(AddSample(PosixFileSystem(), dir_.path(), "Once"), absl::OkStatus());
-  EXPECT_EQ(ReadBack().sample, "Once");
-  EXPECT_EQ(ReadBack().name, "test");
+// Steps 1 to 10 with a validation, timed, and the end; the clock goes on before the next start.
+class FinishedRunTest : public RunObserverTest {
+ protected:
+  FinishedRunTest() {
+    const auto first = Open(0, 0);
+    for (int64_t step = 1; step <= 10; ++step) Step(*first, step);
+    Validate(*first, 10, 4.0);
+    first->OnEnd(absl::OkStatus(), StopReason::kStepLimit);
+    clock_.Advance(1'000'000'000'000);
+  }
+  std::string File(const char* name) { return *ReadFile(PosixFileSystem(), dir_.File(name)); }
+};
+
+TEST_F(FinishedRunTest, AStartWithNothingLeftToDoChangesNoFigure) {
+  Summary expected = ReadBack();
+  const std::string metrics = File("metrics.jsonl");
+  for (int64_t generation = 1; generation <= 2; ++generation) {
+    const auto again = Open(10, generation, /*peak_gflops=*/99);
+    clock_.Advance(1'000'000'000);
+    again->OnEnd(absl::OkStatus(), StopReason::kStepLimit);
+    EXPECT_EQ(File("metrics.jsonl"), metrics);
+    expected.generation = generation;
+    EXPECT_EQ(File("summary.json"), ToJson(expected));
+  }
+}
+
+// A start that was stopped on request has no validation; the next one, which has no step to take, makes up for it.
+TEST_F(FinishedRunTest, AStartThatOnlyValidatesKeepsTheStepsFigures) {
+  const Summary before = ReadBack();
+  const auto again = Open(10, 1);
+  Validate(*again, 10, 3.5);
+  again->OnEnd(absl::OkStatus(), StopReason::kStepLimit);
+  ASSERT_EQ(Metrics().rows.size(), 10);
+  EXPECT_EQ(Metrics().rows[9].loss, 9.0);
+  EXPECT_EQ(Metrics().rows[9].consumed_tokens, 1000);
+  EXPECT_EQ(Metrics().rows[9].val_loss, 3.5);
+  const Summary after = ReadBack();
+  EXPECT_EQ(after.final_val_loss, 3.5);
+  EXPECT_EQ(after.final_loss, 9.0);
+  EXPECT_EQ(after.tokens, 1000);
+  EXPECT_EQ(after.tokens_per_sec, before.tokens_per_sec);
+  EXPECT_EQ(after.gemm_peak_share, before.gemm_peak_share);
+  EXPECT_EQ(after.mean_max_over_mean_load, 2.0);
+  EXPECT_EQ(after.loads.counts, before.loads.counts);
+  EXPECT_NEAR(after.wall_time_s, before.wall_time_s + 1, 1e-9);  // the clock is far from 0
+}
+
+TEST_F(FinishedRunTest, TotalsGoOnAfterStartsThatDidNothing) {
+  for (int64_t generation = 1; generation <= 2; ++generation) {
+    const auto again = Open(10, generation);
+    if (generation == 1) Validate(*again, 10, 3.5);
+    again->OnEnd(absl::OkStatus(), StopReason::kStepLimit);
+  }
+  const auto last = Open(10, 3);
+  Step(*last, 11, /*seconds=*/0.8);
+  EXPECT_NEAR(*Metrics().rows[10].elapsed_s, 20 + 1 + 2, 1e-9);
+  EXPECT_NEAR(*Metrics().rows[10].cpu_hours, 2 * 23.0 / 3600, 1e-12);
+  last->OnEnd(absl::OkStatus(), StopReason::kRequested);
+  EXPECT_EQ(ReadBack().tokens, 1100);
+  EXPECT_DOUBLE_EQ(ReadBack().tokens_per_sec, 125);  // of the last start alone
+  EXPECT_EQ(ReadBack().final_val_loss, 3.5);
+}
+
+// What was reached after the step that a run goes back to is not what it reached.
+TEST_F(FinishedRunTest, GoingBackForgetsWhatCameLater) {
+  const auto again = Open(4, 1);
+  again->OnEnd(absl::OkStatus(), StopReason::kStepLimit);
+  EXPECT_EQ(ReadBack().steps, 4);
+  EXPECT_EQ(ReadBack().tokens, 400);
+  EXPECT_EQ(ReadBack().final_loss, 9.6);
+  EXPECT_FALSE(ReadBack().final_val_loss.has_value());
+  EXPECT_FALSE(ReadBack().best_val_loss.has_value());
 }
 
 }  // namespace
