@@ -75,7 +75,7 @@ void ValidateStages(const LayoutRules& r) {
   const int64_t stages = r.layout.stages();
   const int64_t wanted = StagesOfSchedule(r.layout);
   r.findings.AddUnless(
-      stages == wanted, r.Field("stages"),
+      stages == wanted || wanted < 1, r.Field("stages"),
       absl::StrCat(stages, ", but the schedule makes ", wanted, " of ", r.layout.pipeline_ranks(), " pipeline ranks"),
       absl::StrCat("say ", wanted, ", or change the schedule"));
   const int layers = r.config.model().layers();

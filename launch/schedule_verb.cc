@@ -101,10 +101,11 @@ absl::Status ReadMicroBatches(const Values& values, Request& request) {
 }
 
 absl::Status ReadCosts(const Values& values, ProgramCosts& costs) {
+  constexpr double kLongest = 1e9;
   for (const char* flag : {"forward", "backward-input", "backward-weight", "overlapped-share", "message", "reduce"}) {
     const double value = values[flag].as<double>();
-    if (!std::isfinite(value) || value < 0) {
-      return absl::InvalidArgumentError(absl::StrCat("--", flag, " ", value, ": no time; say 0 or more"));
+    if (!(value >= 0 && value <= kLongest)) {
+      return absl::InvalidArgumentError(absl::StrCat("--", flag, " ", value, ": no time; say 0 to 1e9"));
     }
   }
   for (StageCosts& stage : costs.stages) {

@@ -94,6 +94,7 @@ class Mesh {
 
   // The grid, one line a pipeline position: ranks, and the stages they hold.
   std::string ToString() const;
+  friend bool operator==(const Mesh&, const Mesh&) = default;
 
  private:
   Mesh() = default;

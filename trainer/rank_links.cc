@@ -28,9 +28,9 @@ Communicator& RankLinks::Of(SharingGroup::Ranks kind) const {
   return *replicas;
 }
 
-RankLinks SingleRank(Backend& backend) {
-  return MakeLinks(*Mesh::Create(config::LayoutConfig()), Rank(0),
-                   [&](const RankGroup&) { return MakeSingleCommunicator(backend); });
+RankLinks SingleRank(Backend& backend, const Mesh& mesh) {
+  CHECK_EQ(mesh.world_size(), 1);
+  return MakeLinks(mesh, Rank(0), [&](const RankGroup&) { return MakeSingleCommunicator(backend); });
 }
 
 RankLinks MakeLinks(const Mesh& mesh, Rank rank, MakeCommunicator make) {

@@ -32,8 +32,8 @@ struct RankLinks {
   CallOptions Named(const char* name) const { return {name, timeout_s}; }
 };
 
-// Of a world of one rank.
-RankLinks SingleRank(Backend& backend);
+// Of a world of one rank, which holds every stage of the mesh.
+RankLinks SingleRank(Backend& backend, const Mesh& mesh = *Mesh::Create(config::LayoutConfig()));
 
 // Links of one rank of a mesh. `make` gives the communicator of a group for this rank; ranks of a group ask for theirs
 // in the same order.

@@ -74,8 +74,9 @@ std::vector<std::string> FindUnsupported(const config::RunConfig& config) {
     }
     if (!SamePlacement(config, settings.layout, first)) {
       problems.push_back(absl::StrCat(path,
-                                      ": parameters would move to other ranks in the middle of a run; end the run with "
-                                      "the phase before, and resume it with this layout as the run's own"));
+                                      ": parameters would move to other ranks in the middle of a run; take it out, end "
+                                      "the run before this phase (--max-steps), and resume it with this layout as the "
+                                      "run's own"));
     }
   }
   return problems;

@@ -4,6 +4,7 @@
 #include <map>
 #include <mutex>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -47,6 +48,12 @@ absl::Status AllThatWaited(const std::vector<absl::Status>& failures) {
   return absl::DeadlineExceededError(all);
 }
 
+absl::Status NoThread(int rank, int ranks, const std::system_error& error) {
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "rank ", rank, " of ", ranks, ": the system gives no thread for it (", error.code().message(),
+      "); use fewer ranks, or raise the limit of threads and memory (ulimit -u, ulimit -v, a container's)"));
+}
+
 }  // namespace
 
 absl::Status RunThreadRanks(const Mesh& mesh, absl::FunctionRef<absl::Status(RankLinks)> body) {
@@ -61,13 +68,22 @@ absl::Status RunThreadRanks(const Mesh& mesh, absl::FunctionRef<absl::Status(Ran
   std::mutex mutex;
   std::vector<absl::Status> failures;  // in the order of their times
   std::vector<std::thread> threads;
+  const auto fail = [&](const absl::Status& status) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    failures.push_back(status);
+  };
+  const auto run = [&](int r) {
+    const absl::Status status = body(std::move(links[r]));
+    if (!status.ok()) fail(OfRank(status, r));
+  };
   for (int r = 0; r < mesh.world_size(); ++r) {
-    threads.emplace_back([&, r] {
-      const absl::Status status = body(std::move(links[r]));
-      if (status.ok()) return;
-      const std::lock_guard<std::mutex> lock(mutex);
-      failures.push_back(OfRank(status, r));
-    });
+    try {
+      threads.emplace_back(run, r);
+    } catch (const std::system_error& error) {
+      fail(NoThread(r, mesh.world_size(), error));
+      for (; r < mesh.world_size(); ++r)
+        const RankLinks gone = std::move(links[r]);  // the others wait for them in vain
+    }
   }
   for (std::thread& thread : threads) thread.join();
   if (failures.empty()) return absl::OkStatus();

@@ -10,7 +10,7 @@ namespace shoestring {
 
 // Calls body once for each rank of the mesh, on a thread of its own, and returns when all have ended. Where a rank
 // fails its links go, and the others soon fail, too: the status is that of the rank that failed first, which is named;
-// of a deadline, what all have to say that waited.
+// of a deadline, what all have to say that waited. RESOURCE_EXHAUSTED: the system gives no thread for a rank.
 absl::Status RunThreadRanks(const Mesh& mesh, absl::FunctionRef<absl::Status(RankLinks)> body);
 
 }  // namespace shoestring

@@ -95,8 +95,9 @@ absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(const config::RunConfig
                                                          Backend& backend, Clock& clock, const TrainOptions& options,
                                                          std::optional<RankLinks> links) {
   RETURN_IF_ERROR(CheckSupported(config));
-  if (!links.has_value()) links = SingleRank(backend);
-  CHECK_EQ(links->mesh.world_size(), config::WorldSize(LayoutOf(config)));
+  ASSIGN_OR_RETURN(const Mesh mesh, Mesh::Create(LayoutOf(config)));
+  if (!links.has_value()) links = SingleRank(backend, mesh);
+  CHECK(links->mesh == mesh);
   MemoryNeed need = MeasureMemory(config, backend, links->rank);
   ASSIGN_OR_RETURN(MemoryBlock memory, MemoryBlock::Take(backend, need.bytes));
   auto trainer = std::unique_ptr<Trainer>(new Trainer(config, std::move(data), backend, clock, options,

@@ -30,7 +30,8 @@ constexpr absl::string_view kStyle =
     "<style>\n"
     "svg{font-family:system-ui,sans-serif;font-size:12px;fill:#1d2733}.g{fill:#fff}\n"
     ".n{font-size:11px;text-anchor:middle}.l{fill:#10202c}.d{fill:#fff}.t{font-size:15px;font-weight:600}\n"
-    ".r{fill:#edf0f3}.a{stroke:#8a96a3}.p{fill:none;stroke:#1d2733;stroke-width:1.6}.q{fill:#566372}\n"
+    ".w{fill:#d6336c;opacity:.85}.r{fill:#edf0f3}.a{stroke:#8a96a3}.p{fill:none;stroke:#1d2733;stroke-width:1.6}.q{"
+    "fill:#566372}\n"
     "@media (prefers-color-scheme:dark){svg{fill:#dfe6ee}.g{fill:#12171d}.r{fill:#222a33}.p{stroke:#f4f7fa}"
     ".q{fill:#9aa7b5}}\n"
     "</style>\n";
@@ -186,6 +187,11 @@ class Drawing {
         Box(position, action.work, *tones, interval, y, kRowHeight);
       }
     }
+    for (const Simulation::Interval& wait : times.waits) {
+      Rectangle(kLeft + wait.start_s * scale_, y + 3, std::max((wait.end_s - wait.start_s) * scale_, 0.3),
+                kRowHeight - 6, "class=\"w\"",
+                absl::StrCat("waits for another rank: ", Number(wait.start_s), " to ", Number(wait.end_s)));
+    }
     const double x = kLeft + simulation_.makespan_s * scale_ + 10;
     Text("", x, y + 12, absl::StrCat("waits ", Number(simulation_.bubble_s(position))));
     Text("q", x, y + 25, absl::StrCat("at most ", times.most_live, " live"));
@@ -216,6 +222,11 @@ class Drawing {
       Rectangle(x, y + 7, 14, 7, absl::StrCat("fill=\"", Fill(kBackwardTones, 0.35), "\""));
       Rectangle(x, y, 14, 14, "class=\"p\"");
       entry("F and B overlapped");
+    }
+    if (std::any_of(simulation_.positions.begin(), simulation_.positions.end(),
+                    [](const Simulation::Position& position) { return !position.waits.empty(); })) {
+      Rectangle(x, y, 14, 14, "class=\"w\"");
+      entry("waits for another rank");
     }
     const bool directions = mesh_.directions() == 2;
     const size_t chunks = directions ? 2 : mesh_.StagesAt(0).size();

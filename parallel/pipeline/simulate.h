@@ -52,6 +52,7 @@ struct Simulation {
     double busy_s = 0.0;            // computing
     double first_start_s = 0.0;     // of the first computation
     double last_end_s = 0.0;        // of the last computation
+    std::vector<Interval> waits;    // inside computations, for other ranks; a simulation has none, a record may
     std::vector<Live> live;         // one entry a change
     int most_live = 0;
     double idle_inside_s() const { return last_end_s - first_start_s - busy_s; }

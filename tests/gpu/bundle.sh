@@ -17,12 +17,16 @@ cd "${repository}"
 
 build=build/cuda out="" folder=""
 while [[ $# -gt 0 ]]; do
+  case "$1" in
+    -h | --help) awk 'NR > 1 && !/^#/ { exit } NR > 1 { sub(/^# ?/, ""); print }' tests/gpu/bundle.sh; exit 0 ;;
+    --build | --out | --folder) ;;
+    *) echo "bundle.sh: unknown flag '$1'" >&2; exit 64 ;;
+  esac
   [[ $# -ge 2 ]] || { echo "bundle.sh: $1 needs a value" >&2; exit 64; }
   case "$1" in
     --build) build=$2 ;;
     --out) out=$2 ;;
     --folder) folder=$2 ;;
-    *) echo "bundle.sh: unknown flag '$1'" >&2; exit 64 ;;
   esac
   shift 2
 done

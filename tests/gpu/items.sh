@@ -8,6 +8,9 @@ say_and_exit() {
   exit "$1"
 }
 
+# What stands at the head of the script.
+print_usage() { awk 'NR > 1 && !/^#/ { exit } NR > 1 { sub(/^# ?/, ""); print }' "$0"; }
+
 # need_gpu NUMBER: leaves with 69 on a machine that has fewer. A machine with a driver lists its GPUs without any library.
 need_gpu() {
   local nodes=(/proc/driver/nvidia/gpus/*/ /dev/nvidia[0-9]*)

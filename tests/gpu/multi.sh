@@ -16,9 +16,11 @@ set -uo pipefail
 source "$(dirname "$0")/items.sh"
 
 out=gpu_results minutes=55 gpus_wanted=0 nodes=1 node_rank=0 shared=""
+flags="--out --gpus --nodes --node-rank --shared --minutes"
 while [[ $# -gt 0 ]]; do
-  [[ $# -ge 2 ]] || say_and_exit 64 "$1 needs a value"
   case "$1" in
+    -h | --help) print_usage; exit 0 ;;
+    --*) [[ $# -ge 2 || ! " ${flags} " == *" $1 "* ]] || say_and_exit 64 "$1 needs a value" ;;&
     --out) out=$2 ;;
     --gpus) gpus_wanted=$2 ;;
     --nodes) nodes=$2 ;;
@@ -29,6 +31,7 @@ while [[ $# -gt 0 ]]; do
   esac
   shift 2
 done
+[[ "${minutes}" =~ ^[0-9]+$ ]] || say_and_exit 64 "--minutes ${minutes}: a whole number"
 [[ ${nodes} -eq 1 || -d "${shared}" ]] || say_and_exit 64 "--nodes ${nodes} needs --shared DIR, seen by all of them"
 if [[ ${nodes} -eq 1 ]]; then need_gpu 2; else need_gpu 1; fi
 [[ ${gpus_wanted} -eq 0 || ${gpus_wanted} -gt ${gpus} ]] || gpus=${gpus_wanted}

@@ -12,10 +12,11 @@
 set -uo pipefail
 source "$(dirname "$0")/items.sh"
 
-out=gpu_results minutes=9 only=.
+out=gpu_results minutes=9 only=. flags="--out --minutes --only"
 while [[ $# -gt 0 ]]; do
-  [[ $# -ge 2 ]] || say_and_exit 64 "$1 needs a value"
   case "$1" in
+    -h | --help) print_usage; exit 0 ;;
+    --*) [[ $# -ge 2 || ! " ${flags} " == *" $1 "* ]] || say_and_exit 64 "$1 needs a value" ;;&
     --out) out=$2 ;;
     --minutes) minutes=$2 ;;
     --only) only=$2 ;;
@@ -23,6 +24,7 @@ while [[ $# -gt 0 ]]; do
   esac
   shift 2
 done
+[[ "${minutes}" =~ ^[0-9]+$ ]] || say_and_exit 64 "--minutes ${minutes}: a whole number"
 need_gpu 1
 use_bundle
 deadline=$((minutes * 60))

@@ -30,6 +30,13 @@ want=$(digest_of never_moved)
 shoestring train "${config[@]}" "${on_four[@]}" --run-dir four > four.txt 2> log.txt
 expect_equal "four ranks" "$(digest_of four)" "${want}"
 
+# A rank alone may hold several stages; it comes from a pipeline that cuts between the same layers.
+on_v=(--set layout.pipeline_ranks=1 --set layout.stages=2 --set 'layout.zb_v={}' --set layout.zero1=false)
+shoestring train "${config[@]}" "${on_v[@]}" --run-dir folded --max-steps 7 > folded.txt 2> log.txt
+shoestring resume --run-dir folded "${on_pipeline[@]}" --max-steps 14 >> folded.txt 2> log.txt
+shoestring resume --run-dir folded "${on_v[@]}" --set layout.data_ranks=1 >> folded.txt 2> log.txt
+expect_equal "folded" "$(digest_of folded)" "${want}"
+
 shoestring train "${config[@]}" "${on_four[@]}" --run-dir moved --max-steps 7 > moved.txt 2> log.txt
 shoestring resume --run-dir moved "${on_pipeline[@]}" --max-steps 14 >> moved.txt 2> log.txt
 shoestring resume --run-dir moved "${on_one[@]}" >> moved.txt 2> log.txt

@@ -39,6 +39,26 @@ TEST_P(LayoutsTest, GiveTheBitsOfOneRank) {
   EXPECT_EQ(many->tensors, one->tensors);
 }
 
+// A rank alone may hold several stages.
+TEST(OneRankTest, HoldsTheStagesOfAnySchedule) {
+  const absl::StatusOr<LayoutResult> one = TrainOnThreads(ConfigOf({}, ""), 3);
+  ASSERT_TRUE(one.ok()) << one.status();
+  for (const char* layout : {"stages: 2 zb_v {}", "stages: 2 dualpipe_v {}", "stages: 3 interleaved { chunks: 3 }"}) {
+    const config::RunConfig config = ConfigOf({}, layout);
+    const std::unique_ptr<Backend> backend = MakeCpuBackend({.threads = 1});
+    const absl::StatusOr<std::unique_ptr<Trainer>> trainer =
+        Trainer::Create(config, FormulaData(config), *backend, RealClock(), {});
+    ASSERT_TRUE(trainer.ok()) << trainer.status();
+    std::vector<double> losses;
+    for (int i = 0; i < 3; ++i) {
+      const absl::StatusOr<const StepResult*> step = (*trainer)->Step();
+      ASSERT_TRUE(step.ok()) << step.status();
+      losses.push_back((*step)->total_loss());
+    }
+    EXPECT_EQ(losses, one->losses) << layout;
+  }
+}
+
 // FAST gives up the order of the config's lanes for the layout's own: one lane a rank and direction, groups of expert
 // lanes as wide as the expert ranks. So it equals one rank that is told to sum so, and only nearly one that is not.
 TEST(FastSumsTest, AreThoseOfTheLayout) {

@@ -1,6 +1,11 @@
 // What becomes of a step when more rows travel than buffers hold, when a rank is late, and when one dies: no token is
 // lost, and the error says who, where and what.
+#include <sys/resource.h>
+#include <unistd.h>
+
 #include <chrono>
+#include <cstdio>
+#include <cstdlib>
 #include <functional>
 #include <thread>
 
@@ -104,5 +109,30 @@ TEST(RankFailuresTest, ARankThatDiesMidStepIsTheOneThatIsNamed) {
   }
 }
 
+// In a process of its own, that may have few threads.
+absl::Status RunWithFewThreads() {
+  const rlimit limit{8, 8};
+  CHECK_EQ(setrlimit(RLIMIT_NPROC, &limit), 0);
+  constexpr uid_t kNobody = 65534;  // root has no limit
+  if (geteuid() == 0) CHECK_EQ(setuid(kNobody), 0);
+  config::LayoutConfig layout;
+  layout.set_data_ranks(256);
+  return RunThreadRanks(*Mesh::Create(layout), [](RankLinks links) {
+    const std::unique_ptr<Backend> cpu = MakeCpuBackend({.threads = 1});
+    double x = 0;
+    return links.world->AllReduce(*cpu->MakeStream(), {reinterpret_cast<std::byte*>(&x), DType::kF64, 1, 1},
+                                  links.Named("sum"));
+  });
+}
+
+TEST(RankFailuresDeathTest, ASystemWithoutThreadsIsNamed) {
+  EXPECT_EXIT(
+      {
+        const absl::Status status = RunWithFewThreads();
+        std::fprintf(stderr, "%s\n", status.ToString().c_str());
+        std::exit(absl::IsResourceExhausted(status) ? 0 : 1);
+      },
+      testing::ExitedWithCode(0), "rank [0-9]+ of 256: the system gives no thread for it .*; use fewer ranks");
+}
 }  // namespace
 }  // namespace shoestring

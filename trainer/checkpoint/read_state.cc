@@ -103,6 +103,12 @@ absl::Status CheckTensors(const checkpoint::Manifest& manifest, const std::vecto
     for (const auto& [name, tensor] : stored) problems.push_back(absl::StrCat(name, " is not known to this model"));
   }
   if (problems.empty()) return absl::OkStatus();
+  constexpr size_t kNamed = 8;  // of hundreds the first ones say enough
+  if (problems.size() > kNamed) {
+    const std::string more = absl::StrCat("and ", problems.size() - kNamed, " more");
+    problems.resize(kNamed);
+    problems.push_back(more);
+  }
   return absl::FailedPreconditionError(
       absl::StrCat("the checkpoint does not fit the model: ", absl::StrJoin(problems, "; ")));
 }

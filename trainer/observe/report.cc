@@ -236,12 +236,13 @@ std::string TimelineSection(const std::optional<Timeline>& timeline) {
   if (!timeline.has_value()) return "";
   return Section(
       "A step of the pipeline",
-      absl::StrCat("<p>Step ", timeline->step, ", as its ranks recorded it: ", Fixed(1e3 * timeline->measured_s, 1),
-                   " ms, of which positions compute ", Fixed(100 * (1 - timeline->measured_bubble), 0),
-                   " %. Below, the same program at the same mean costs if nothing else delayed anyone: ",
-                   Fixed(1e3 * timeline->planned_s, 1), " ms, ", Fixed(100 * (1 - timeline->planned_bubble), 0),
-                   " %.</p>\n", Picture(timeline->measured_svg, "measured"),
-                   Picture(timeline->planned_svg, "planned")));
+      absl::StrCat(
+          "<p>Step ", timeline->step, ", as its ranks recorded it: ", Fixed(1e3 * timeline->measured_s, 1),
+          " ms, of which the ranks of the first pipeline compute ", Fixed(100 * (1 - timeline->measured_bubble), 0),
+          " % and wait for other ranks inside a computation ", Fixed(100 * timeline->measured_exposed, 0),
+          " %. Below, the same program at the same mean costs if nothing else delayed anyone: ",
+          Fixed(1e3 * timeline->planned_s, 1), " ms, ", Fixed(100 * (1 - timeline->planned_bubble), 0), " %.</p>\n",
+          Picture(timeline->measured_svg, "measured"), Picture(timeline->planned_svg, "planned")));
 }
 
 std::string ValidationTable(const MetricsFile& metrics) {

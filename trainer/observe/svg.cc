@@ -68,14 +68,14 @@ void FindRanges(const LineChart& chart, Range& x, Range& y) {
     x = {0, 1};
     y = chart.log_y ? Range{1, 10} : Range{0, 1};
   }
-  if (x.high <= x.low) x = {x.low - 0.5, x.high + 0.5};
+  if (!IsWide(x.low, x.high)) x = {x.low - 0.5, x.high + 0.5};
   if (chart.log_y) {
     const double air = std::pow(y.high / y.low, 0.04);
-    y = y.high <= y.low ? Range{y.low / 2, y.high * 2} : Range{y.low / air, y.high * air};
+    y = IsWide(y.low, y.high) ? Range{y.low / air, y.high * air} : Range{y.low / 2, y.high * 2};
     return;
   }
   if (chart.from_zero) y.low = std::min(0.0, y.low);
-  if (y.high <= y.low)
+  if (!IsWide(y.low, y.high))
     y = {y.low - std::max(1e-9, std::abs(y.low) * 0.1), y.high + std::max(1e-9, std::abs(y.high) * 0.1)};
   const double air = 0.04 * (y.high - y.low);
   y.high += air;

@@ -19,7 +19,10 @@ std::string ChartStyle();
 // For text and attribute values of HTML and XML; bytes that are no UTF-8, and control characters, become U+FFFD.
 std::string EscapeMarkup(absl::string_view text);
 
-// At most about `count` round values (1, 2 or 5 times a power of ten) inside [low, high].
+// Whether numbers between the two can be told apart.
+bool IsWide(double low, double high);
+// At most about `count` round values (1, 2 or 5 times a power of ten) inside [low, high]; `low` alone if that is not
+// wide.
 std::vector<double> NiceTicks(double low, double high, int count);
 // The same, whole numbers only; none where there is none. For steps and layers.
 std::vector<double> WholeTicks(double low, double high, int count);

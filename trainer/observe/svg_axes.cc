@@ -32,6 +32,8 @@ size_t Utf8Length(absl::string_view text) {
 
 }  // namespace
 
+bool IsWide(double low, double high) { return high - low > 1e-9 * std::max(std::abs(low), std::abs(high)); }
+
 std::string EscapeMarkup(absl::string_view text) {
   std::string out;
   while (!text.empty()) {
@@ -61,7 +63,7 @@ std::string EscapeMarkup(absl::string_view text) {
 }
 
 std::vector<double> NiceTicks(double low, double high, int count) {
-  if (!(high > low) || count < 1) return {low};
+  if (count < 1 || !IsWide(low, high)) return {low};
   const double rough = (high - low) / count;
   const double power = std::pow(10.0, std::floor(std::log10(rough)));
   double step = 10.0 * power;
@@ -73,8 +75,11 @@ std::vector<double> NiceTicks(double low, double high, int count) {
   }
   std::vector<double> ticks;
   const double slack = 1e-9 * (high - low);
-  for (double i = std::ceil((low - slack) / step); i * step <= high + slack; i += 1.0) {
-    ticks.push_back(i == 0.0 ? 0.0 : i * step);  // never a negative zero
+  const double first = std::ceil((low - slack) / step);
+  for (int i = 0; i <= count + 1; ++i) {
+    const double tick = (first + i) * step;
+    if (tick > high + slack) break;
+    ticks.push_back(tick == 0.0 ? 0.0 : tick);  // never a negative zero
   }
   return ticks;
 }

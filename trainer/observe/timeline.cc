@@ -2,7 +2,7 @@
 #include "trainer/observe/timeline.h"
 
 #include <algorithm>
-#include <map>
+#include <numeric>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -25,8 +25,33 @@ bool Computes(ActionKind kind) { return !IsSend(kind) && !IsReceive(kind) && kin
 struct Measured {
   Program program;
   Simulation times;
+  std::vector<std::vector<double>> waited;  // of each action of each position: for other ranks, while it computed
   int64_t step = 0;
+
+  double computing(size_t position, size_t action) const {
+    const Simulation::Interval& time = times.positions[position].actions[action];
+    return time.end_s - time.start_s - waited[position][action];
+  }
 };
+
+// Adds the waits that lie in actions that compute, which come in order of time as the waits do.
+void AddWaits(const ReadTraceFile& file, double origin_us, Simulation::Position& position,
+              std::vector<double>& waited) {
+  waited.assign(file.actions.size(), 0);
+  size_t next = 0;
+  for (size_t i = 0; i < file.actions.size(); ++i) {
+    const ReadTraceAction& action = file.actions[i];
+    while (next < file.waits.size() && file.waits[next].end_us <= action.begin_us) ++next;
+    if (!Computes(action.action.kind)) continue;
+    for (size_t w = next; w < file.waits.size() && file.waits[w].begin_us < action.end_us; ++w) {
+      const double begin_us = std::max(file.waits[w].begin_us, action.begin_us);
+      const double end_us = std::min(file.waits[w].end_us, action.end_us);
+      if (end_us <= begin_us) continue;
+      position.waits.push_back({kMsPerUs * (begin_us - origin_us), kMsPerUs * (end_us - origin_us)});
+      waited[i] += kMsPerUs * (end_us - begin_us);
+    }
+  }
+}
 
 // Only a program that fits the layout can be simulated: the run may have moved to another one since.
 absl::Status CheckRecorded(const Program& program, const Mesh& mesh, const std::string& directory) {
@@ -60,6 +85,7 @@ absl::StatusOr<Measured> ReadPositions(FileSystem& fs, const std::string& direct
   for (const ReadTraceFile& file : files) {
     std::vector<Action>& actions = measured.program.positions.emplace_back();
     Simulation::Position& position = measured.times.positions.emplace_back();
+    AddWaits(file, origin_us, position, measured.waited.emplace_back());
     bool has_computed = false;
     for (const ReadTraceAction& action : file.actions) {
       const double start_s = kMsPerUs * (action.begin_us - origin_us), end_s = kMsPerUs * (action.end_us - origin_us);
@@ -72,13 +98,14 @@ absl::StatusOr<Measured> ReadPositions(FileSystem& fs, const std::string& direct
       position.last_end_s = end_s;
       position.busy_s += end_s - start_s;
     }
+    for (const double waited_s : measured.waited.back()) position.busy_s -= waited_s;
   }
   measured.times.makespan_s = end_us;
   RETURN_IF_ERROR(CheckRecorded(measured.program, mesh, directory));
   return measured;
 }
 
-// Mean costs of each stage, and what overlapped pairs take of their parts.
+// Mean costs of each stage, without what they waited for, and what overlapped pairs take of their parts.
 ProgramCosts MeanCosts(const Measured& measured, int stages) {
   struct Sum {
     double seconds = 0;
@@ -89,8 +116,7 @@ ProgramCosts MeanCosts(const Measured& measured, int stages) {
   const auto each = [&](auto use) {
     for (size_t p = 0; p < measured.program.positions.size(); ++p) {
       for (size_t i = 0; i < measured.program.positions[p].size(); ++i) {
-        const Simulation::Interval& time = measured.times.positions[p].actions[i];
-        use(measured.program.positions[p][i], time.end_s - time.start_s);
+        use(measured.program.positions[p][i], measured.computing(p, i));
       }
     }
   };
@@ -149,6 +175,12 @@ absl::StatusOr<Timeline> ReadTimeline(FileSystem& fs, const std::string& run_dir
   timeline.measured_s = kSecondsPerMs * measured.times.makespan_s;
   timeline.planned_s = kSecondsPerMs * planned.makespan_s;
   timeline.measured_bubble = measured.times.bubble_share();
+  double waited_s = 0;
+  for (const std::vector<double>& position : measured.waited) {
+    waited_s = std::accumulate(position.begin(), position.end(), waited_s);
+  }
+  timeline.measured_exposed =
+      waited_s / (measured.times.makespan_s * static_cast<double>(measured.times.positions.size()));
   timeline.planned_bubble = planned.bubble_share();
   const auto title = [&](const char* what, double seconds, double bubble) {
     return absl::StrFormat("%s: step %d, %.1f ms, %.0f %% of it not computing; times in ms", what, measured.step,

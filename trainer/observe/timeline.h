@@ -18,6 +18,7 @@ struct Timeline {
   double planned_s = 0;
   double measured_bubble = 0;  // shares of the step in which positions do not compute
   double planned_bubble = 0;
+  double measured_exposed = 0;  // of the measured share, what they wait for other ranks inside a computation
 };
 
 // From the trace files of pipeline 0 in the newest attempt that has any. NOT_FOUND when there are none; DATA_LOSS when

@@ -3,6 +3,8 @@
 
 #include <zlib.h>
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/check.h"
@@ -16,6 +18,7 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr int64_t kMaxTraceBytes = int64_t{256} << 20;
+constexpr int kActions = 0, kPieces = 1, kCalls = 2, kWaits = 3;  // threads of the file
 
 const char* Category(ActionKind kind) {
   switch (kind) {
@@ -51,8 +54,8 @@ class Writer {
   }
   void End(char which, size_t id, absl::string_view name, absl::string_view category, int64_t time) {
     absl::StrAppendFormat(
-        &text_, ",\n{\"ph\":\"%c\",\"pid\":%d,\"tid\":2,\"id\":%d,\"name\":\"%s\",\"cat\":\"%s\",\"ts\":%.3f}", which,
-        facts_.rank, id, name, category, Us(time));
+        &text_, ",\n{\"ph\":\"%c\",\"pid\":%d,\"tid\":%d,\"id\":%d,\"name\":\"%s\",\"cat\":\"%s\",\"ts\":%.3f}", which,
+        facts_.rank, kCalls, id, name, category, Us(time));
   }
   std::string Finish() { return absl::StrCat(text_, "]}\n"); }
 
@@ -100,11 +103,16 @@ absl::StatusOr<ReadTraceFile> Parse(const Json& json) {
   file.facts.data_index = facts.at("data_index").get<int>();
   file.facts.step = facts.at("step").get<int64_t>();
   for (const Json& event : json.at("traceEvents")) {
-    if (event.at("ph").get<std::string>() != "X" || event.at("tid").get<int>() != 0) continue;
+    if (event.at("ph").get<std::string>() != "X") continue;
+    const int thread = event.at("tid").get<int>();
+    const double begin = event.at("ts").get<double>(), end = begin + event.at("dur").get<double>();
+    if (thread == kWaits) file.waits.push_back({begin, end});
+    if (thread != kActions) continue;
     ASSIGN_OR_RETURN(const Action action, ParseAction(event.at("name").get<std::string>()));
-    const double begin = event.at("ts").get<double>();
-    file.actions.push_back({action, begin, begin + event.at("dur").get<double>()});
+    file.actions.push_back({action, begin, end});
   }
+  std::sort(file.waits.begin(), file.waits.end(),
+            [](const ReadTraceInterval& a, const ReadTraceInterval& b) { return a.begin_us < b.begin_us; });
   return file;
 }
 
@@ -119,16 +127,16 @@ std::string TracePath(const std::string& trace_directory, int rank) {
 std::string TraceJson(const TraceFacts& facts, const StepTrace& trace) {
   Writer writer(facts);
   for (const TracedAction& action : trace.actions()) {
-    writer.Whole(0, ToString(action.action), Category(action.action.kind), action.time.begin, action.time.end);
+    writer.Whole(kActions, ToString(action.action), Category(action.action.kind), action.time.begin, action.time.end);
   }
   for (const TracedPiece& piece : trace.pieces()) {
-    writer.Whole(1, piece.forward ? "forward" : "backward", "piece", piece.time.begin, piece.time.end);
+    writer.Whole(kPieces, piece.forward ? "forward" : "backward", "piece", piece.time.begin, piece.time.end);
   }
   for (size_t i = 0; i < trace.calls().size(); ++i) {
     const TracedCall& call = trace.calls()[i];
     writer.End('b', i, call.name, Name(call.link), call.times.started);
     writer.End('e', i, call.name, Name(call.link), call.times.wait_ended);
-    writer.Whole(3, call.name, "wait", call.times.wait_began, call.times.wait_ended);
+    writer.Whole(kWaits, call.name, "wait", call.times.wait_began, call.times.wait_ended);
   }
   return writer.Finish();
 }

@@ -28,7 +28,11 @@ std::string TraceJson(const TraceFacts& facts, const StepTrace& trace);
 absl::Status WriteTrace(FileSystem& fs, const std::string& trace_directory, const TraceFacts& facts,
                         const StepTrace& trace);
 
-// The actions of a file and when they were done; microseconds.
+// The actions of a file and when they were done, and when the rank waited for calls; in order of time, microseconds.
+struct ReadTraceInterval {
+  double begin_us = 0;
+  double end_us = 0;
+};
 struct ReadTraceAction {
   Action action;
   double begin_us = 0;
@@ -37,6 +41,7 @@ struct ReadTraceAction {
 struct ReadTraceFile {
   TraceFacts facts;
   std::vector<ReadTraceAction> actions;
+  std::vector<ReadTraceInterval> waits;
 };
 // DATA_LOSS for what is no such file, naming it; NOT_FOUND without a file.
 absl::StatusOr<ReadTraceFile> ReadTrace(FileSystem& fs, const std::string& path);

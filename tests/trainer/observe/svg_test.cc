@@ -21,6 +21,8 @@ TEST(TicksTest, AreRoundAndInside) {
   EXPECT_THAT(NiceTicks(-3, 7, 5), ElementsAre(-2, 0, 2, 4, 6));
   EXPECT_THAT(NiceTicks(101, 599, 6), ElementsAre(200, 300, 400, 500));
   EXPECT_THAT(NiceTicks(5, 5, 4), ElementsAre(5));
+  EXPECT_THAT(NiceTicks(5.9, std::nextafter(5.9, 6), 4), ElementsAre(5.9));  // one number, smoothed
+  EXPECT_LE(NiceTicks(1e9, 1e9 * (1 + 2e-9), 4).size(), 6u);
   for (double low = -1; low < 1; low += 0.137) {
     for (double width = 1e-6; width < 1e9; width *= 3.7) {
       const std::vector<double> ticks = NiceTicks(low, low + width, 5);

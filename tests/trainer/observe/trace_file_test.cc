@@ -1,8 +1,11 @@
 // Trace files: what was recorded is in the JSON, comes back, and is drawn; what is no trace is refused by name.
 #include "trainer/observe/trace_file.h"
 
+#include <zlib.h>
+
 #include <thread>
 
+#include "absl/strings/str_cat.h"
 #include "configs/schema/run.pb.h"
 #include "gmock/gmock.h"
 #include "google/protobuf/text_format.h"
@@ -16,6 +19,7 @@ namespace shoestring {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 config::LayoutConfig TwoPositions() {
   config::LayoutConfig layout;
@@ -82,6 +86,54 @@ TEST(TimelineTest, DrawsWhatWasMeasuredAboveWhatWasPlanned) {
   EXPECT_THAT(timeline->measured_svg, HasSubstr("<svg"));
   EXPECT_THAT(timeline->measured_svg, HasSubstr("Measured: step 3"));
   EXPECT_THAT(timeline->planned_svg, HasSubstr("Planned: step 3"));
+}
+
+// A clock that is set by hand.
+class SetClock final : public Clock {
+ public:
+  int64_t MonotonicNanos() override { return now_us * 1000; }
+  int64_t WallNanos() override { return 0; }
+  void SleepNanos(int64_t) override {}
+  int64_t now_us = 0;
+};
+
+// Each action takes 100 us, and each that computes waits 40 of them for an exchange.
+TEST(TimelineTest, ShowsWhatNoComputationHid) {
+  const TempDir dir;
+  const Mesh mesh = *Mesh::Create(config::LayoutConfig());
+  const Program program = *BuildProgram(config::LayoutConfig(), mesh, 3);
+  SetClock clock;
+  StepTrace trace(clock);
+  for (const Action& action : program.positions[0]) {
+    trace.BeginAction();
+    clock.now_us += 100;
+    trace.EndAction(action);
+  }
+  std::string text = TraceJson({0, 0, 0, 3}, trace);
+  std::string waits;  // as of calls
+  int computing = 0;
+  for (size_t i = 0; i < program.positions[0].size(); ++i) {
+    if (program.positions[0][i].kind == ActionKind::kReduce) continue;
+    ++computing;
+    absl::StrAppend(&waits, R"(,{"ph":"X","pid":0,"tid":3,"name":"dispatch","cat":"wait","ts":)", 100 * i + 30,
+                    R"(,"dur":40})");
+  }
+  ASSERT_GT(computing, 3);
+  text.insert(text.rfind(']'), waits);
+  const std::string traces = TraceDirectory(JoinPath(dir.path(), "attempt_000"));
+  ASSERT_TRUE(PosixFileSystem().CreateDirectories(traces).ok());
+  const gzFile packed = gzopen(TracePath(traces, 0).c_str(), "wb");
+  ASSERT_EQ(gzwrite(packed, text.data(), static_cast<unsigned>(text.size())), static_cast<int>(text.size()));
+  ASSERT_EQ(gzclose(packed), Z_OK);
+  const auto timeline = ReadTimeline(PosixFileSystem(), dir.path(), config::LayoutConfig());
+  ASSERT_TRUE(timeline.ok()) << timeline.status();
+  const double all = static_cast<double>(program.positions[0].size());
+  EXPECT_NEAR(timeline->measured_s, 100e-6 * all, 1e-9);
+  EXPECT_NEAR(timeline->measured_exposed, 0.4 * computing / all, 1e-6);
+  EXPECT_NEAR(timeline->measured_bubble, 1 - 0.6 * computing / all, 1e-6);
+  EXPECT_NEAR(timeline->planned_s, 60e-6 * computing, 1e-9);  // nobody waits in the plan
+  EXPECT_THAT(timeline->measured_svg, HasSubstr("waits for another rank: 0.03 to 0.07"));
+  EXPECT_THAT(timeline->planned_svg, Not(HasSubstr("waits for another rank")));
 }
 
 TEST(TimelineTest, AnotherLayoutsTracesAreRefused) {
