@@ -22,6 +22,7 @@ constexpr size_t kExcerptBytes = 80;
 class Watcher {
  public:
   bool operator()(int depth, json::parse_event_t event, json& parsed) {
+    if (!fault_.empty()) return false;  // the parser goes on through what is discarded, and tells of its keys
     if (event == json::parse_event_t::object_start || event == json::parse_event_t::array_start) {
       if (depth >= kMaxDepth) return Fail(absl::StrCat("nested deeper than ", kMaxDepth));
       if (keys_.size() < depth + 1) keys_.resize(depth + 1);

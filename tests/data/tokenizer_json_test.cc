@@ -268,6 +268,8 @@ TEST(TokenizerJsonTest, RefusesMalformedJson) {
   EXPECT_EQ(Fault("{\"a\": {\"b\": 1, \"c\": 2, \"b\": 3}}"), "the key \"b\" appears twice");
   EXPECT_THAT(Fault(std::string(1000000, '[')), HasSubstr("unexpected end of input"));
   EXPECT_EQ(Fault(std::string(65, '[') + std::string(65, ']')), "nested deeper than 64");
+  // Keys below that are told, too.
+  EXPECT_EQ(Fault(std::string(90, '[') + R"({"a": {"b": 1}})" + std::string(90, ']')), "nested deeper than 64");
   EXPECT_EQ(Fault(std::string(64, '[') + std::string(64, ']')), "the file: must be an object, is a list");
   std::string umlauts;
   for (int i = 0; i < 60; ++i) umlauts += "ü";
