@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <filesystem>
 #include <system_error>
 #include <utility>
 
@@ -31,10 +32,6 @@ absl::StatusCode CodeOfErrno(int error) {
     case EFBIG: return absl::StatusCode::kResourceExhausted;
     default: return absl::StatusCode::kUnavailable;
   }
-}
-
-absl::Status ErrnoStatus(absl::string_view verb, absl::string_view path, int error) {
-  return absl::Status(CodeOfErrno(error), absl::StrCat(verb, " ", path, ": ", std::generic_category().message(error)));
 }
 
 template <typename Call>
@@ -260,12 +257,11 @@ absl::Status WriteSynced(FileSystem& fs, const std::string& path, absl::string_v
   return file->Close();
 }
 
-absl::string_view WithoutTrailingSlashes(absl::string_view path) {
-  while (path.size() > 1 && path.back() == '/') path.remove_suffix(1);
-  return path;
-}
-
 }  // namespace
+
+absl::Status ErrnoStatus(absl::string_view verb, absl::string_view path, int error) {
+  return absl::Status(CodeOfErrno(error), absl::StrCat(verb, " ", path, ": ", std::generic_category().message(error)));
+}
 
 FileSystem& PosixFileSystem() {
   static PosixFileSystemImpl* const fs = new PosixFileSystemImpl;  // never destroyed: other statics may still use it
@@ -315,6 +311,18 @@ std::string JoinPath(absl::string_view a, absl::string_view b) {
   while (!a.empty() && a.back() == '/') a.remove_suffix(1);
   while (!b.empty() && b.front() == '/') b.remove_prefix(1);
   return absl::StrCat(a, "/", b);
+}
+
+absl::string_view WithoutTrailingSlashes(absl::string_view path) {
+  while (path.size() > 1 && path.back() == '/') path.remove_suffix(1);
+  return path;
+}
+
+std::string CanonicalPath(const std::string& path) {
+  std::error_code error;
+  const std::filesystem::path whole = std::filesystem::absolute(path, error);
+  const std::filesystem::path canonical = std::filesystem::weakly_canonical(whole, error);
+  return error ? path : std::string(WithoutTrailingSlashes(canonical.string()));
 }
 
 std::string DirName(absl::string_view path) {

@@ -61,6 +61,9 @@ class FileSystem {
   virtual absl::Status Truncate(const std::string& path, int64_t size_bytes) = 0;
 };
 
+// The status of a failed call of the system, as the POSIX file system gives it: "open /x/y: Permission denied".
+absl::Status ErrnoStatus(absl::string_view verb, absl::string_view path, int error);
+
 // The process-wide POSIX file system; stateless, lives for ever. Retries EINTR and short writes.
 FileSystem& PosixFileSystem();
 
@@ -74,6 +77,10 @@ bool Exists(FileSystem& fs, const std::string& path);
 absl::Status RemoveRecursively(FileSystem& fs, const std::string& path);
 // Joins with exactly one '/'.
 std::string JoinPath(absl::string_view a, absl::string_view b);
+// "a/b" of "a/b//"; the root stays.
+absl::string_view WithoutTrailingSlashes(absl::string_view path);
+// The same for all spellings of a place, there or not: absolute, without links, "." and "..". For comparing.
+std::string CanonicalPath(const std::string& path);
 std::string DirName(absl::string_view path);
 std::string BaseName(absl::string_view path);
 

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/status_macros.h"
+#include "data/utf8.h"
 
 namespace shoestring {
 namespace {
@@ -124,6 +125,11 @@ std::string FormatHistogram(absl::string_view title, const std::vector<int64_t>&
   return text;
 }
 
+// A token may end within a character; a terminal must not get half of one.
+std::string Escaped(const std::string& bytes) {
+  return CheckUtf8(bytes).ok() ? absl::Utf8SafeCEscape(bytes) : absl::CHexEscape(bytes);
+}
+
 }  // namespace
 
 absl::StatusOr<DataStat> ComputeDataStat(const ShardReader& shard, const DataStatOptions& options) {
@@ -158,7 +164,7 @@ std::string FormatDataStat(const ShardMeta& meta, const DataStat& stat,
   for (const TokenCount& entry : stat.top) {
     absl::StrAppendFormat(&text, "  %8d %12d  %5.2f %%", entry.id, entry.count,
                           100.0 * static_cast<double>(entry.count) / static_cast<double>(stat.tokens));
-    if (spell) absl::StrAppend(&text, "  \"", absl::Utf8SafeCEscape(spell(entry.id)), "\"");
+    if (spell) absl::StrAppend(&text, "  \"", Escaped(spell(entry.id)), "\"");
     absl::StrAppend(&text, "\n");
   }
   for (const std::string& warning : stat.warnings) absl::StrAppend(&text, "warning: ", warning, "\n");

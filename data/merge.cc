@@ -5,8 +5,10 @@
 #include <memory>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "data/output_file.h"
 #include "data/shard_writer.h"
 
 namespace shoestring {
@@ -14,13 +16,20 @@ namespace {
 
 using Shards = std::vector<std::unique_ptr<ShardReader>>;
 
-absl::Status CheckOptions(FileSystem& fs, const MergeOptions& options) {
+absl::Status CheckOptions(const MergeOptions& options) {
   if (options.inputs.empty()) return absl::InvalidArgumentError("no shards to merge");
   if (options.output.empty()) return absl::InvalidArgumentError("the merged shard has no prefix");
   for (const std::string& input : options.inputs) {
-    if (input != options.output) continue;
+    if (CanonicalPath(input) != CanonicalPath(options.output)) continue;
     return absl::InvalidArgumentError(absl::StrCat(input, ": is both input and output; name another output"));
   }
+  if (absl::EndsWith(options.output, "/")) {
+    return absl::InvalidArgumentError(absl::StrCat(options.output, ": is a folder; name a prefix in it"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckNothingToLose(FileSystem& fs, const MergeOptions& options) {
   if (options.overwrite) return absl::OkStatus();
   for (const std::string& path : {MetaPath(options.output), BinPath(options.output), IdxPath(options.output)}) {
     if (!Exists(fs, path)) continue;
@@ -111,7 +120,8 @@ absl::Status CheckResult(FileSystem& fs, const std::string& prefix, const Totals
 }  // namespace
 
 absl::StatusOr<ShardMeta> MergeShards(FileSystem& fs, const MergeOptions& options) {
-  RETURN_IF_ERROR(CheckOptions(fs, options));
+  RETURN_IF_ERROR(CheckOptions(options));
+  RETURN_IF_ERROR(CheckNothingToLose(fs, options));
   Shards shards;
   for (const std::string& input : options.inputs) {
     ASSIGN_OR_RETURN(std::unique_ptr<ShardReader> shard, ShardReader::Open(fs, input, options.open));
@@ -119,6 +129,8 @@ absl::StatusOr<ShardMeta> MergeShards(FileSystem& fs, const MergeOptions& option
   }
   RETURN_IF_ERROR(CheckAgree(shards));
   const Totals totals = SumUp(shards);
+  ASSIGN_OR_RETURN(const std::unique_ptr<FileLock> lock, LockOutput(fs, options.output));
+  RETURN_IF_ERROR(CheckNothingToLose(fs, options));  // another process may have been faster
   ASSIGN_OR_RETURN(const std::unique_ptr<ShardWriter> writer,
                    ShardWriter::Create(fs, options.output, DescribeMerged(shards)));
   for (const auto& shard : shards) RETURN_IF_ERROR(CopyShard(*shard, writer.get()));

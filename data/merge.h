@@ -22,7 +22,8 @@ struct MergeOptions {
 // the way. Inputs must agree in tokenizer, vocabulary, eos, packing, sequence length and rates. The seed is kept if all
 // have the same, else 0; text bytes are 0 if they are unknown for one. At the end the result is opened, verified whole
 // and its totals compared with the sums of the inputs. INVALID_ARGUMENT for bad options, FAILED_PRECONDITION if a shard
-// stands at the output, DATA_LOSS for inputs that are bad or do not fit.
+// stands at the output, UNAVAILABLE while another process writes there, DATA_LOSS for inputs that are bad or do not
+// fit.
 absl::StatusOr<ShardMeta> MergeShards(FileSystem& fs, const MergeOptions& options);
 
 }  // namespace shoestring

@@ -55,4 +55,9 @@ absl::Status OutputFile::Commit() {
   return fs_.SyncDirectory(DirName(path_));
 }
 
+absl::StatusOr<std::unique_ptr<FileLock>> LockOutput(FileSystem& fs, const std::string& prefix) {
+  RETURN_IF_ERROR(fs.CreateDirectories(DirName(prefix)));
+  return FileLock::Take(prefix + ".lock", prefix, "wait for it to end, or write to another prefix");
+}
+
 }  // namespace shoestring

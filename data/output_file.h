@@ -1,4 +1,5 @@
-// A large file that appears whole or not at all: buffered writes under a temporary name, then sync and rename.
+// A large file that appears whole or not at all: buffered writes under a temporary name, then sync and rename. And the
+// lock that keeps two writers from one output.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "base/file_lock.h"
 #include "base/file_system.h"
 #include "data/shard_meta.h"
 
@@ -40,5 +42,8 @@ class OutputFile {
   bool committed_ = false;
   BlockChecksummer checksums_;
 };
+
+// For whoever writes files whose names begin with `prefix`; makes their folder. UNAVAILABLE while another one does.
+absl::StatusOr<std::unique_ptr<FileLock>> LockOutput(FileSystem& fs, const std::string& prefix);
 
 }  // namespace shoestring

@@ -23,8 +23,6 @@ constexpr int64_t kSampledBytes = int64_t{1} << 20;
 
 bool IsShare(double value) { return value >= 0.0 && value <= 1.0; }  // false for NaN
 
-std::string PartsDirectory(const PrepareOptions& options) { return options.train_prefix + ".parts"; }
-
 // Size and hash of the first and last MiB: enough to see that a file was replaced, without reading all of it.
 absl::StatusOr<std::string> InputIdentity(FileSystem& fs, const std::string& path) {
   ASSIGN_OR_RETURN(const std::unique_ptr<ReadableFile> file, fs.OpenForRead(path));
@@ -104,6 +102,30 @@ absl::Status CheckNothingToLose(FileSystem& fs, const PrepareOptions& options, c
       prefix, ": a shard of other settings or inputs stands there; choose another prefix, or say --overwrite"));
 }
 
+// Text that was held out must not be trained on later, as it would be if only the training shard were made anew.
+absl::Status CheckNothingUnheld(FileSystem& fs, const PrepareOptions& options) {
+  if (!options.overwrite || options.validation_fraction > 0 || options.validation_prefix.empty()) {
+    return absl::OkStatus();
+  }
+  const auto meta = ReadShardMeta(fs, options.validation_prefix);
+  if (!meta.ok() || meta->settings.role != "validation") return absl::OkStatus();
+  for (const ShardSource& source : meta->sources) {
+    for (const std::string& input : options.inputs) {
+      if (CanonicalPath(source.path) != CanonicalPath(input)) continue;
+      return absl::FailedPreconditionError(absl::StrCat(
+          options.validation_prefix, ": was held out of ", input, ", and training would now read all of that; say ",
+          "--validation-fraction, or remove ", MetaPath(options.validation_prefix), ", .bin and .idx first"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckOutputs(FileSystem& fs, const PrepareOptions& options, const std::string& plan) {
+  RETURN_IF_ERROR(CheckNothingToLose(fs, options, options.train_prefix, plan));
+  if (options.validation_fraction == 0) return CheckNothingUnheld(fs, options);
+  return CheckNothingToLose(fs, options, options.validation_prefix, plan);
+}
+
 // The raw text of both sides, written as the documents pass by.
 class TextExport {
  public:
@@ -139,7 +161,48 @@ void AddIf(bool wrong, absl::string_view problem, std::vector<std::string>* prob
   if (wrong) problems->emplace_back(problem);
 }
 
+// However a path is spelled, writing there would destroy what another spelling names.
+void AddPathProblems(const PrepareOptions& options, std::vector<std::string>* problems) {
+  std::vector<std::string> outputs = {options.train_prefix, options.train_text_path, options.validation_text_path};
+  if (options.validation_fraction > 0) outputs.push_back(options.validation_prefix);
+  std::set<std::string> places;
+  for (const std::string& output : outputs) {
+    AddIf(absl::EndsWith(output, "/"), absl::StrCat(output, ": is a folder; name a file or prefix in it"), problems);
+    AddIf(!output.empty() && !places.insert(CanonicalPath(output)).second,
+          absl::StrCat("two outputs have the name ", output, "; give each a name of its own"), problems);
+  }
+  for (const std::string& input : options.inputs) {
+    AddIf(places.contains(CanonicalPath(input)),
+          absl::StrCat("the input ", input, " would be overwritten; name another output"), problems);
+  }
+}
+
+// Holds the locks of the outputs; the folder for the parts is there.
+absl::StatusOr<PrepareSummary> MakeShards(FileSystem& fs, const TokenEncoder& encoder, const PrepareOptions& options,
+                                          const std::string& plan, const PrepareCallback& progress) {
+  const std::string parts = PartsDirectory(options);
+  ASSIGN_OR_RETURN(TextExport text, TextExport::Create(fs, options));
+  const auto sink = [&text](int64_t id, absl::string_view document) { return text.Add(id, document); };
+  ASSIGN_OR_RETURN(const EncodeOutcome encoded, EncodeChunks(fs, encoder, options, plan, parts, sink, progress));
+  RETURN_IF_ERROR(text.Commit());
+  ASSIGN_OR_RETURN(const ShardMeta train, DescribeTrain(fs, encoder, options, plan));
+  ASSIGN_OR_RETURN(const AssembleOutcome assembled,
+                   AssembleShards(fs, options, train, DescribeValidation(train), parts, encoded.text_hashes, progress));
+  RETURN_IF_ERROR(RemoveRecursively(fs, parts));
+  PrepareSummary summary;
+  summary.train = assembled.train;
+  summary.validation = assembled.validation;
+  summary.chunks = static_cast<int64_t>(encoded.text_hashes.size());
+  summary.chunks_reused = encoded.chunks_reused;
+  summary.fim_documents = assembled.fim_documents;
+  summary.cut_documents = assembled.cut_documents;
+  summary.empty_documents = encoded.empty_documents;
+  return summary;
+}
+
 }  // namespace
+
+std::string PartsDirectory(const PrepareOptions& options) { return options.train_prefix + ".parts"; }
 
 absl::Status CheckPrepareOptions(const TokenEncoder& encoder, const PrepareOptions& options) {
   std::vector<std::string> problems;
@@ -163,14 +226,7 @@ absl::Status CheckPrepareOptions(const TokenEncoder& encoder, const PrepareOptio
   AddIf(encoder.eos < 0, "the tokenizer has no end-of-sentence token", &problems);
   AddIf(options.fim_rate > 0 && (encoder.fim_begin < 0 || encoder.fim_hole < 0 || encoder.fim_end < 0),
         "the tokenizer has no fill-in-the-middle tokens; set the rate to 0 or use another tokenizer", &problems);
-  std::set<std::string> names;
-  for (const std::string& name :
-       {options.train_prefix, options.validation_prefix, options.train_text_path, options.validation_text_path}) {
-    AddIf(!name.empty() && !names.insert(name).second, absl::StrCat("two outputs have the name ", name), &problems);
-  }
-  for (const std::string& input : options.inputs) {
-    AddIf(names.contains(input), absl::StrCat("the input ", input, " would be overwritten"), &problems);
-  }
+  AddPathProblems(options, &problems);
   if (problems.empty()) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrJoin(problems, "\n"));
 }
@@ -198,31 +254,23 @@ absl::StatusOr<PrepareSummary> Prepare(FileSystem& fs, const TokenEncoder& encod
   RETURN_IF_ERROR(CheckPrepareOptions(encoder, options));
   ASSIGN_OR_RETURN(const std::string plan, PreparePlan(fs, encoder, options));
   const std::string parts = PartsDirectory(options);
-  if (auto finished = FindFinished(fs, options, plan); finished.has_value()) {
-    RETURN_IF_ERROR(Exists(fs, parts) ? RemoveRecursively(fs, parts) : absl::OkStatus());
+  auto finished = FindFinished(fs, options, plan);
+  if (finished.has_value() && !Exists(fs, parts)) return *std::move(finished);
+  RETURN_IF_ERROR(CheckOutputs(fs, options, plan));
+  ASSIGN_OR_RETURN(const std::unique_ptr<FileLock> train_lock, LockOutput(fs, options.train_prefix));
+  std::unique_ptr<FileLock> validation_lock;
+  if (options.validation_fraction > 0) {
+    ASSIGN_OR_RETURN(validation_lock, LockOutput(fs, options.validation_prefix));
+  }
+  // Another process may have been faster.
+  if (finished = FindFinished(fs, options, plan); finished.has_value()) {
+    RETURN_IF_ERROR(RemoveRecursively(fs, parts));
     return *std::move(finished);
   }
-  RETURN_IF_ERROR(CheckNothingToLose(fs, options, options.train_prefix, plan));
-  if (options.validation_fraction > 0) {
-    RETURN_IF_ERROR(CheckNothingToLose(fs, options, options.validation_prefix, plan));
-  }
+  RETURN_IF_ERROR(CheckOutputs(fs, options, plan));
   RETURN_IF_ERROR(fs.CreateDirectories(parts));
-  ASSIGN_OR_RETURN(TextExport text, TextExport::Create(fs, options));
-  const auto sink = [&text](int64_t id, absl::string_view document) { return text.Add(id, document); };
-  ASSIGN_OR_RETURN(const EncodeOutcome encoded, EncodeChunks(fs, encoder, options, plan, parts, sink, progress));
-  RETURN_IF_ERROR(text.Commit());
-  ASSIGN_OR_RETURN(const ShardMeta train, DescribeTrain(fs, encoder, options, plan));
-  ASSIGN_OR_RETURN(const AssembleOutcome assembled,
-                   AssembleShards(fs, options, train, DescribeValidation(train), parts, encoded.chunks, progress));
-  RETURN_IF_ERROR(RemoveRecursively(fs, parts));
-  PrepareSummary summary;
-  summary.train = assembled.train;
-  summary.validation = assembled.validation;
-  summary.chunks = encoded.chunks;
-  summary.chunks_reused = encoded.chunks_reused;
-  summary.fim_documents = assembled.fim_documents;
-  summary.cut_documents = assembled.cut_documents;
-  summary.empty_documents = encoded.empty_documents;
+  absl::StatusOr<PrepareSummary> summary = MakeShards(fs, encoder, options, plan, progress);
+  if (!summary.ok()) fs.Remove(parts).IgnoreError();  // succeeds when there is no part that the next call could use
   return summary;
 }
 

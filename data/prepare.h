@@ -19,7 +19,8 @@ struct PrepareOptions {
   std::vector<std::string> inputs;  // .txt or .jsonl, packed or not; their order numbers the documents
   TextReaderOptions reader;
   std::string train_prefix;
-  std::string validation_prefix;        // when validation_fraction is above 0
+  // Written when validation_fraction is above 0; otherwise looked at, that nothing held out there is trained on.
+  std::string validation_prefix;
   double validation_fraction = 0.0;     // share of documents held out, [0, 1)
   Packing packing = Packing::kBestFit;  // of the training shard; the validation shard is always concatenated
   int64_t sequence_length = 0;          // inputs of a sample; for kBestFit
@@ -62,11 +63,15 @@ using PrepareCallback = std::function<void(const PrepareProgress&)>;
 
 // Format, algorithm and rules: docs/formats/shards.md. After OK both shards and texts are durable. After any failure,
 // or a kill, a second call goes on where the first stopped. Errors: INVALID_ARGUMENT (options), DATA_LOSS (text),
-// FAILED_PRECONDITION (other shards stand there), or the file system's. `progress` may be empty.
+// FAILED_PRECONDITION (other shards stand there, or a validation shard that would be training text now), UNAVAILABLE
+// (another preparation or merge writes there), or the file system's. `progress` may be empty.
 absl::StatusOr<PrepareSummary> Prepare(FileSystem& fs, const TokenEncoder& encoder, const PrepareOptions& options,
                                        const PrepareCallback& progress);
 
-// One line a problem of the options alone, no file touched; OK if none.
+// Where finished parts lie until the shards stand; after a failure too, if there are any.
+std::string PartsDirectory(const PrepareOptions& options);
+
+// One line a problem of the options alone, no file opened; OK if none.
 absl::Status CheckPrepareOptions(const TokenEncoder& encoder, const PrepareOptions& options);
 
 // Hash of everything that decides the content of the shards: settings, tokenizer, and of each input path, size, first

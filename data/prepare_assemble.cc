@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/status_macros.h"
 #include "data/packing.h"
@@ -150,11 +151,22 @@ class Assembler {
   AssembleOutcome outcome_;
 };
 
+// Parts are checked again because they lay on a disk that others may write to.
+absl::StatusOr<std::unique_ptr<PartReader>> OpenPart(FileSystem& fs, const std::string& path, const PartKey& key) {
+  ASSIGN_OR_RETURN(std::unique_ptr<PartReader> part, PartReader::Open(fs, path));
+  if (part->key().plan == key.plan && part->key().text_hash == key.text_hash) return part;
+  return absl::DataLossError(absl::StrCat(path,
+                                          ": was replaced by a part of other text or settings while the shards "
+                                          "were made; prepare again, and let nobody else write there"));
+}
+
 }  // namespace
 
 absl::StatusOr<AssembleOutcome> AssembleShards(FileSystem& fs, const PrepareOptions& options, const ShardMeta& train,
                                                const ShardMeta& validation, const std::string& parts_directory,
-                                               int64_t parts, const PrepareCallback& progress) {
+                                               const std::vector<std::string>& text_hashes,
+                                               const PrepareCallback& progress) {
+  const auto parts = static_cast<int64_t>(text_hashes.size());
   Side train_side, validation_side;
   ASSIGN_OR_RETURN(train_side.writer, ShardWriter::Create(fs, options.train_prefix, train));
   if (options.validation_fraction > 0) {
@@ -165,7 +177,8 @@ absl::StatusOr<AssembleOutcome> AssembleShards(FileSystem& fs, const PrepareOpti
   so_far.stage = PrepareStage::kPack;
   so_far.chunks_total = parts;
   for (int64_t index = 0; index < parts; ++index) {
-    ASSIGN_OR_RETURN(std::shared_ptr<const PartReader> part, PartReader::Open(fs, PartPath(parts_directory, index)));
+    ASSIGN_OR_RETURN(std::shared_ptr<const PartReader> part,
+                     OpenPart(fs, PartPath(parts_directory, index), {train.plan, text_hashes[index]}));
     so_far.chunks = index + 1;
     so_far.documents += static_cast<int64_t>(part->documents().size());
     RETURN_IF_ERROR(assembler.AddPart(std::move(part)));

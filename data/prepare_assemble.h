@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "base/file_system.h"
@@ -18,9 +19,10 @@ struct AssembleOutcome {
 };
 
 // `train` and `validation` describe the shards but for counts and checksums; an empty validation prefix means none.
-// DATA_LOSS when a shard would be empty.
+// A part for each text hash; one of another plan or text, and a shard that would be empty, is DATA_LOSS.
 absl::StatusOr<AssembleOutcome> AssembleShards(FileSystem& fs, const PrepareOptions& options, const ShardMeta& train,
                                                const ShardMeta& validation, const std::string& parts_directory,
-                                               int64_t parts, const PrepareCallback& progress);
+                                               const std::vector<std::string>& text_hashes,
+                                               const PrepareCallback& progress);
 
 }  // namespace shoestring

@@ -33,6 +33,17 @@ absl::Status AppendEncoded(const TokenEncoder& encoder, absl::string_view text, 
   return absl::OkStatus();
 }
 
+struct MadePart {
+  std::string text_hash;
+  bool reused = false;  // a valid part of the same plan and text was there already
+};
+
+void Note(const MadePart& made, int64_t chunk, EncodeOutcome& outcome) {
+  if (static_cast<int64_t>(outcome.text_hashes.size()) <= chunk) outcome.text_hashes.resize(chunk + 1);
+  outcome.text_hashes[chunk] = made.text_hash;
+  outcome.chunks_reused += made.reused ? 1 : 0;
+}
+
 // What makes a part from a chunk; shared by all workers.
 struct PartMaker {
   FileSystem& fs;
@@ -41,13 +52,12 @@ struct PartMaker {
   const std::string& plan;
   const std::string& parts_directory;
 
-  // True if a valid part of the same plan and text was there already.
-  absl::StatusOr<bool> Make(const TextChunk& chunk) const {
+  absl::StatusOr<MadePart> Make(const TextChunk& chunk) const {
     const std::string path = PartPath(parts_directory, chunk.index);
     const PartKey key = {plan, HashOf(chunk)};
     const auto existing = PartReader::Open(fs, path);
     if (existing.ok() && (*existing)->key().plan == key.plan && (*existing)->key().text_hash == key.text_hash) {
-      return true;
+      return MadePart{key.text_hash, true};
     }
     if (!existing.ok() && !absl::IsNotFound(existing.status()) && !absl::IsDataLoss(existing.status())) {
       return existing.status();
@@ -62,7 +72,7 @@ struct PartMaker {
       part.tokens.insert(part.tokens.end(), tokens->begin(), tokens->end());
     }
     RETURN_IF_ERROR(WritePart(fs, path, key, part));
-    return false;
+    return MadePart{key.text_hash, false};
   }
 };
 
@@ -85,13 +95,14 @@ class Workers {
     return absl::OkStatus();
   }
   // Waits for all chunks.
-  absl::Status Finish() {
+  absl::StatusOr<EncodeOutcome> Finish() {
     Join();
-    return first_error_;
+    RETURN_IF_ERROR(first_error_);
+    return std::move(made_);
   }
   int64_t reused() {
     const std::lock_guard<std::mutex> lock(mutex_);
-    return reused_;
+    return made_.chunks_reused;
   }
 
  private:
@@ -115,12 +126,12 @@ class Workers {
       lock.unlock();
       changed_.notify_all();
       if (skip) continue;
-      const absl::StatusOr<bool> reused = maker_.Make(chunk);
+      const absl::StatusOr<MadePart> made = maker_.Make(chunk);
       lock.lock();
-      if (reused.ok()) {
-        reused_ += *reused ? 1 : 0;
+      if (made.ok()) {
+        Note(*made, chunk.index, made_);
       } else if (first_error_.ok() || chunk.index < failed_chunk_) {
-        first_error_ = reused.status();
+        first_error_ = made.status();
         failed_chunk_ = chunk.index;
       }
       changed_.notify_all();
@@ -133,7 +144,7 @@ class Workers {
   std::condition_variable changed_;
   std::deque<TextChunk> queue_;
   bool closed_ = false;
-  int64_t reused_ = 0;
+  EncodeOutcome made_;
   absl::Status first_error_;
   int64_t failed_chunk_ = 0;
   std::vector<std::thread> threads_;
@@ -223,21 +234,19 @@ absl::StatusOr<EncodeOutcome> EncodeChunks(FileSystem& fs, const TokenEncoder& e
       so_far.text_bytes += static_cast<int64_t>(chunk.documents[i].text.size());
     }
     so_far.documents += static_cast<int64_t>(chunk.documents.size());
-    ++outcome.chunks;
+    ++so_far.chunks;
     if (workers != nullptr) {
       RETURN_IF_ERROR(workers->Push(std::move(chunk)));
-      outcome.chunks_reused = workers->reused();
+      so_far.chunks_reused = workers->reused();
     } else {
-      ASSIGN_OR_RETURN(const bool reused, maker.Make(chunk));
-      outcome.chunks_reused += reused ? 1 : 0;
+      ASSIGN_OR_RETURN(const MadePart made, maker.Make(chunk));
+      Note(made, chunk.index, outcome);
+      so_far.chunks_reused = outcome.chunks_reused;
     }
-    so_far.chunks = outcome.chunks;
-    so_far.chunks_reused = outcome.chunks_reused;
     if (progress) progress(so_far);
   }
   if (workers != nullptr) {
-    RETURN_IF_ERROR(workers->Finish());
-    outcome.chunks_reused = workers->reused();
+    ASSIGN_OR_RETURN(outcome, workers->Finish());
   }
   outcome.empty_documents = reader.empty_documents();
   return outcome;

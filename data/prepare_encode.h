@@ -55,7 +55,7 @@ absl::StatusOr<std::vector<int32_t>> EncodeDocument(const TokenEncoder& encoder,
 std::string PartPath(absl::string_view parts_directory, int64_t chunk);
 
 struct EncodeOutcome {
-  int64_t chunks = 0;
+  std::vector<std::string> text_hashes;  // of each chunk: the key of its part
   int64_t chunks_reused = 0;
   int64_t empty_documents = 0;
 };
@@ -63,7 +63,7 @@ struct EncodeOutcome {
 // Sees every document in order, on the calling thread.
 using DocumentSink = std::function<absl::Status(int64_t document_id, absl::string_view text)>;
 
-// Leaves parts 0 .. chunks-1 in `parts_directory`, which exists. With one thread all happens on the calling one, in
+// Leaves a part for each chunk in `parts_directory`, which exists. With one thread all happens on the calling one, in
 // order.
 absl::StatusOr<EncodeOutcome> EncodeChunks(FileSystem& fs, const TokenEncoder& encoder, const PrepareOptions& options,
                                            const std::string& plan, const std::string& parts_directory,

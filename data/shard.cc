@@ -9,6 +9,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
 #include "base/check.h"
 #include "base/status_macros.h"
 
@@ -36,6 +37,14 @@ int64_t BytesOfType(uint8_t code) {
   return 0;
 }
 
+absl::Status HintAtPrefix(const absl::Status& status, absl::string_view path) {
+  for (const absl::string_view suffix : {".bin", ".idx", ".meta.json"}) {
+    if (!absl::IsNotFound(status) || !absl::ConsumeSuffix(&path, suffix)) continue;
+    return absl::NotFoundError(absl::StrCat(status.message(), "; a shard goes by its prefix, ", path));
+  }
+  return status;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ShardReader>> ShardReader::Open(FileSystem& fs, const std::string& prefix,
@@ -47,7 +56,9 @@ absl::StatusOr<std::unique_ptr<ShardReader>> ShardReader::Open(FileSystem& fs, c
 }
 
 absl::Status ShardReader::OpenFiles(FileSystem& fs, const ShardOpenOptions& options) {
-  ASSIGN_OR_RETURN(idx_, fs.Map(IdxPath(prefix_)));
+  absl::StatusOr<std::unique_ptr<MappedFile>> index = fs.Map(IdxPath(prefix_));
+  if (!index.ok()) return HintAtPrefix(index.status(), prefix_);
+  idx_ = *std::move(index);
   ASSIGN_OR_RETURN(bin_, fs.Map(BinPath(prefix_)));
   RETURN_IF_ERROR(LoadMeta(fs, options));
   if (!options.tokenizer_fingerprint.empty() && meta_.tokenizer_fingerprint != options.tokenizer_fingerprint) {
@@ -97,7 +108,7 @@ absl::Status ShardReader::LoadMeta(FileSystem& fs, const ShardOpenOptions& optio
     return absl::DataLossError(
         absl::StrCat(MetaPath(prefix_),
                      ": absent: the preparation did not finish, or the shard is a plain Megatron one; finish the "
-                     "preparation, or import the shard with its tokenizer's fingerprint, vocabulary size and eos"));
+                     "preparation, or give the shard a description with 'shoestring data merge --tokenizer'"));
   }
   meta_.tokenizer_fingerprint = options.plain->tokenizer_fingerprint;
   meta_.vocab_size = options.plain->vocab_size;

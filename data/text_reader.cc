@@ -124,7 +124,7 @@ class JsonLinesReader final : public DocumentReader {
 absl::StatusOr<std::unique_ptr<DocumentReader>> OpenDocuments(FileSystem& fs, const std::string& path,
                                                               const TextReaderOptions& options) {
   if (options.split == TextSplit::kBytes && options.document_bytes <= 0) {
-    return absl::InvalidArgumentError("documents cut by bytes need a size above 0");
+    return absl::InvalidArgumentError("documents cut by bytes need a size above 0; set document_bytes");
   }
   const absl::string_view name = WithoutPackingSuffix(path);
   const bool json = absl::EndsWith(name, ".jsonl");

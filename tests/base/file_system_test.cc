@@ -33,6 +33,20 @@ class ScopedUnprivileged {
 
 FileSystem& Fs() { return PosixFileSystem(); }
 
+TEST(PathTest, SpellingsOfOnePlaceAreOne) {
+  const TempDir dir;
+  ASSERT_TRUE(Fs().CreateDirectories(dir.File("a")).ok());
+  ASSERT_EQ(symlink("a", dir.File("link").c_str()), 0);
+  const std::string place = CanonicalPath(dir.File("a/new"));
+  for (const char* spelling : {"./a/new", "a//new/", "a/../a/./new", "link/new"}) {
+    EXPECT_EQ(CanonicalPath(dir.File(spelling)), place) << spelling;
+  }
+  EXPECT_NE(CanonicalPath(dir.File("b/new")), place);
+  EXPECT_EQ(CanonicalPath("x"), CanonicalPath("./y/../x"));
+  EXPECT_EQ(WithoutTrailingSlashes("a/b//"), "a/b");
+  EXPECT_EQ(WithoutTrailingSlashes("//"), "/");
+}
+
 TEST(PosixFileSystemTest, WritesThenReadsBack) {
   const TempDir dir;
   const std::string path = dir.File("a");

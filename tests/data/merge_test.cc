@@ -10,6 +10,7 @@
 
 #include "base/fault_file_system.h"
 #include "data/data_stat.h"
+#include "data/output_file.h"
 #include "tests/data/shard_fixture.h"
 
 namespace shoestring {
@@ -104,6 +105,37 @@ TEST_F(MergeTest, NothingIsOverwrittenUnasked) {
   EXPECT_EQ(Merge().status().code(), absl::StatusCode::kInvalidArgument);
   options_.inputs.clear();
   EXPECT_EQ(Merge().status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(MergeTest, OnlyOneWritesToAPrefix) {
+  const auto other = LockOutput(PosixFileSystem(), options_.output);
+  ASSERT_TRUE(other.ok());
+  EXPECT_EQ(Merge().status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_FALSE(Exists(PosixFileSystem(), BinPath(options_.output)));
+  options_.output = home_ / "./b";
+  options_.overwrite = true;
+  EXPECT_EQ(Merge().status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+// Bytes that are no UTF-8 by themselves are escaped, text is not, and nothing is escaped twice.
+TEST_F(MergeTest, StatSpellsTokensOnce) {
+  const auto shard = ShardReader::Open(PosixFileSystem(), home_ / "a", {});
+  const auto stat = ComputeDataStat(**shard, {});
+  const std::string text = FormatDataStat((*shard)->meta(), *stat, [](int32_t id) -> std::string {
+    return id == 1 ? "<｜end▁of▁sentence｜>" : id == 5 ? "\xe2\x96" : "a\n";
+  });
+  for (const char* part : {"\"<｜end▁of▁sentence｜>\"", "\"\\xe2\\x96\"", "\"a\\n\""}) {
+    EXPECT_THAT(text, HasSubstr(part));
+  }
+}
+
+TEST_F(MergeTest, APathWithItsSuffixIsToldThePrefix) {
+  for (const char* suffix : {".bin", ".idx", ".meta.json"}) {
+    const absl::Status status = ShardReader::Open(PosixFileSystem(), home_ / "a" + suffix, {}).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
+    EXPECT_THAT(std::string(status.message()), ::testing::EndsWith("; a shard goes by its prefix, " + home_ / "a"))
+        << suffix;
+  }
 }
 
 TEST_F(MergeTest, AFailureAnywhereLeavesNoFinishedShard) {

@@ -306,6 +306,83 @@ TEST_F(PrepareTest, DamagedAndForeignPartsAreMadeAgain) {
   EXPECT_EQ(Outputs(), bytes);
 }
 
+// Whatever writes to the same place while a preparation is under way.
+TEST_F(PrepareTest, ASecondPreparationOfAPrefixIsRefused) {
+  int tried = 0;
+  const auto first = Prepare(PosixFileSystem(), encoder_, options_, [&](const PrepareProgress&) {
+    PrepareOptions second = options_;
+    second.overwrite = true;
+    second.seed = 6;
+    (tried++ % 2 == 0 ? second.train_prefix : second.validation_prefix) = home_ / "out/elsewhere";
+    const absl::Status status = Prepare(PosixFileSystem(), encoder_, second, nullptr).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+    EXPECT_THAT(status.message(), HasSubstr("in use by process"));
+  });
+  ASSERT_TRUE(first.ok()) << first.status();
+  EXPECT_GT(tried, 10);
+  const auto bytes = Outputs();
+  EXPECT_EQ(bytes.size(), 8);  // and no lock
+  Clear();
+  MustRun();
+  EXPECT_EQ(Outputs(), bytes);
+}
+
+TEST_F(PrepareTest, PartsThatChangeBeforePackingAreRefused) {
+  for (const bool other_text : {false, true}) {
+    Clear();
+    bool replaced = false;
+    const auto status = Prepare(PosixFileSystem(), encoder_, options_, [&](const PrepareProgress& progress) {
+      if (progress.stage != PrepareStage::kPack || replaced) return;
+      replaced = true;
+      const std::string parts = PartsDirectory(options_);
+      const std::string text_hash = (*PartReader::Open(PosixFileSystem(), PartPath(parts, 3)))->key().text_hash;
+      const std::string plan = *PreparePlan(PosixFileSystem(), encoder_, options_);
+      const PartKey key = {other_text ? plan : std::string(32, '0'), other_text ? std::string(32, '0') : text_hash};
+      ASSERT_TRUE(WritePart(PosixFileSystem(), PartPath(parts, 3), key, EncodedPart{{{1, 1}}, {kByteEos}}).ok());
+    });
+    EXPECT_EQ(status.status().code(), absl::StatusCode::kDataLoss);
+    EXPECT_THAT(status.status().message(), HasSubstr("part_00000003: was replaced"));
+    EXPECT_FALSE(Exists(PosixFileSystem(), MetaPath(options_.train_prefix)));
+  }
+}
+
+TEST_F(PrepareTest, WhatWasHeldOutIsNotTrainedOnUnasked) {
+  MustRun();
+  const auto before = Outputs();
+  options_.overwrite = true;
+  options_.validation_fraction = 0;
+  options_.validation_text_path.clear();
+  options_.inputs = {home_.path() + "/./b.jsonl"};
+  const auto refused = Run();
+  EXPECT_EQ(refused.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(refused.status().message(), HasSubstr("was held out of"));
+  EXPECT_EQ(Outputs(), before);
+  MustWrite(home_ / "other.jsonl", "{\"text\": \"another text\"}\n");
+  options_.inputs = {home_ / "other.jsonl"};
+  EXPECT_TRUE(Run().ok());
+  options_.inputs = {home_ / "a.jsonl"};
+  ASSERT_TRUE(PosixFileSystem().Remove(MetaPath(options_.validation_prefix)).ok());
+  EXPECT_TRUE(Run().ok());
+}
+
+TEST_F(PrepareTest, AFailureWithoutAPartLeavesNothing) {
+  MustWrite(home_ / "a.jsonl", "{}\n");
+  options_.train_text_path.clear();
+  options_.validation_text_path.clear();
+  EXPECT_FALSE(Run().ok());
+  EXPECT_TRUE(Outputs().empty());
+}
+
+TEST_F(PrepareTest, AnInputIsNoOutputHoweverItIsSpelled) {
+  options_.train_text_path = home_.path() + "/out/../a.jsonl";
+  EXPECT_THAT(Run().status().message(), HasSubstr("would be overwritten"));
+  options_.train_text_path = home_.path() + "/./out/valid.raw";
+  EXPECT_THAT(Run().status().message(), HasSubstr("two outputs have the name"));
+  options_.train_text_path.clear();
+  options_.train_prefix += "/";
+  EXPECT_THAT(Run().status().message(), HasSubstr("is a folder"));
+}
+
 TEST_F(PrepareTest, OtherSettingsUseNoPartAndOverwriteNothingUnasked) {
   MustRun();
   const auto before = Outputs();
