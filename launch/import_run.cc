@@ -58,8 +58,10 @@ absl::StatusOr<HfCheckpoint> Import(FileSystem& fs, const ImportRequest& request
   ASSIGN_OR_RETURN(const std::unique_ptr<RunLock> lock, RunLock::Take(request.run_directory));
   RETURN_IF_ERROR(RefuseExisting(fs, request.run_directory, checkpoints));  // another process may have been faster
   checkpoint::SnapshotHeader header = RunHeader(config, data, 0, /*instruction_set=*/"");  // nothing was computed
-  ASSIGN_OR_RETURN(HfCheckpoint result,
-                   ImportHfCheckpoint(fs, request.from, config, header, checkpoints, {.mtp = request.mtp}));
+  absl::StatusOr<HfCheckpoint> result =
+      ImportHfCheckpoint(fs, request.from, config, header, checkpoints, {.mtp = request.mtp});
+  if (!result.ok()) fs.Remove(checkpoints).IgnoreError();  // if it is empty: what was refused leaves nothing
+  RETURN_IF_ERROR(result.status());
   RETURN_IF_ERROR(WriteFileDurably(fs, ConfigPath(request.run_directory), RunConfigText(config)));
   return result;
 }

@@ -1,29 +1,14 @@
 // Bodies: names, the lock, the attempts.
 #include "launch/run_directory.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
+#include <utility>
 
-#include <cerrno>
-#include <cstring>
-
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/status_macros.h"
 #include "configs/print.h"
 
 namespace shoestring {
-namespace {
-
-std::string HolderOf(const std::string& path) {
-  const absl::StatusOr<std::string> text = ReadFile(PosixFileSystem(), path);
-  return text.ok() && !text->empty() ? absl::StrCat("process ", absl::StripAsciiWhitespace(*text)) : "another process";
-}
-
-}  // namespace
-
 std::string ConfigPath(const std::string& run_directory) { return JoinPath(run_directory, "config.textproto"); }
 
 std::string CheckpointDirectory(const std::string& run_directory, const config::RunConfig& config) {
@@ -40,27 +25,27 @@ std::string RunConfigText(const config::RunConfig& config) {
 std::string AttemptName(int64_t generation) { return absl::StrFormat("attempt_%03d", generation); }
 
 absl::StatusOr<std::unique_ptr<RunLock>> RunLock::Take(const std::string& run_directory) {
-  RETURN_IF_ERROR(PosixFileSystem().CreateDirectories(run_directory));
-  const std::string path = JoinPath(run_directory, "lock");
-  const int descriptor = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-  if (descriptor < 0) {
-    const std::string what = absl::StrCat("open ", path, ": ", std::strerror(errno));
-    return errno == EACCES || errno == EROFS ? absl::PermissionDeniedError(what) : absl::UnavailableError(what);
+  FileSystem& fs = PosixFileSystem();
+  auto lock = std::unique_ptr<RunLock>(new RunLock());
+  std::string path(WithoutTrailingSlashes(run_directory));
+  for (; !Exists(fs, path) && path != DirName(path); path = DirName(path)) lock->made_.push_back(path);
+  constexpr int kTries = 5;  // another process may give the directory up between our making it and taking its lock
+  absl::StatusOr<std::unique_ptr<FileLock>> taken;
+  for (int i = 0; i < kTries && (i == 0 || absl::IsNotFound(taken.status())); ++i) {
+    RETURN_IF_ERROR(fs.CreateDirectories(run_directory));
+    taken =
+        FileLock::Take(JoinPath(run_directory, "lock"), run_directory, "wait for it to end, or name another --run-dir");
   }
-  auto lock = std::unique_ptr<RunLock>(new RunLock(descriptor));
-  if (flock(descriptor, LOCK_EX | LOCK_NB) != 0) {
-    return absl::UnavailableError(
-        absl::StrCat(run_directory, ": in use by ", HolderOf(path), "; wait for it to end, or name another --run-dir"));
-  }
-  const std::string holder = absl::StrCat(getpid(), "\n");
-  // Who holds the lock is for people to read; the lock itself does not need it.
-  if (ftruncate(descriptor, 0) != 0 || write(descriptor, holder.data(), holder.size()) < 0) {
-    return absl::ResourceExhaustedError(absl::StrCat("write ", path, ": ", std::strerror(errno)));
-  }
+  RETURN_IF_ERROR(taken.status());
+  lock->lock_ = *std::move(taken);
   return lock;
 }
 
-RunLock::~RunLock() { close(descriptor_); }
+RunLock::~RunLock() {
+  lock_.reset();
+  // Fails, as it should, for a directory that has something in it.
+  for (const std::string& directory : made_) PosixFileSystem().Remove(directory).IgnoreError();
+}
 
 bool HoldsRun(FileSystem& fs, const std::string& run_directory) { return Exists(fs, ConfigPath(run_directory)); }
 

@@ -4,8 +4,10 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
+#include "base/file_lock.h"
 #include "base/file_system.h"
 #include "configs/schema/run.pb.h"
 
@@ -19,18 +21,21 @@ std::string RunConfigText(const config::RunConfig& config);
 // "attempt_000"
 std::string AttemptName(int64_t generation);
 
-// An advisory lock on RUN_DIR/lock; given back when the object goes or the process dies, however it dies.
+// An advisory lock on RUN_DIR/lock; given back, and the file removed, when the object goes; given back when the process
+// dies, however it dies.
 class RunLock {
  public:
-  // Creates the directory. UNAVAILABLE, with the process that has it, when another one does.
+  // Creates the directory; if nothing was written there until the object goes, it removes what it created. UNAVAILABLE,
+  // with the process that has it, when another one does.
   static absl::StatusOr<std::unique_ptr<RunLock>> Take(const std::string& run_directory);
   ~RunLock();
   RunLock(const RunLock&) = delete;
   RunLock& operator=(const RunLock&) = delete;
 
  private:
-  explicit RunLock(int descriptor) : descriptor_(descriptor) {}
-  int descriptor_;
+  RunLock() = default;
+  std::vector<std::string> made_;  // directories, the innermost first
+  std::unique_ptr<FileLock> lock_;
 };
 
 // Whether a run was started there: it has a config.

@@ -79,7 +79,8 @@ absl::Status RefuseExisting(const TrainRequest& request, FileSystem& fs) {
   if (request.start != Start::kFresh || !HoldsRun(fs, request.run_directory)) return absl::OkStatus();
   return absl::AlreadyExistsError(
       absl::StrCat(request.run_directory, ": holds a run already; 'shoestring resume --run-dir ", request.run_directory,
-                   "' continues it, another --run-dir starts a new one"));
+                   "' continues it, --on-existing resume does too and begins anew where there is no checkpoint yet, ",
+                   "another --run-dir starts a new one"));
 }
 
 int RanksOf(const TrainRequest& request) { return static_cast<int>(config::WorldSize(request.config.layout())); }

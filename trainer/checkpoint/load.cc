@@ -71,7 +71,8 @@ absl::StatusOr<OpenedCheckpoint> OpenAndVerify(FileSystem& fs, const std::string
 }
 
 absl::Status NoCheckpoint(const std::string& directory) {
-  return absl::NotFoundError(absl::StrCat(directory, ": holds no checkpoint; start the run with 'train'"));
+  return absl::NotFoundError(absl::StrCat(
+      directory, ": holds no checkpoint; 'train' with the run's config and --on-existing resume begins it anew"));
 }
 
 }  // namespace
