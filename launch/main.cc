@@ -2,6 +2,10 @@
 #include <string>
 #include <vector>
 
+#include "launch/standard_streams.h"
 #include "launch/verbs.h"
 
-int main(int argc, char** argv) { return shoestring::RunCommandLine(std::vector<std::string>(argv + 1, argv + argc)); }
+int main(int argc, char** argv) {
+  shoestring::OpenStandardStreams();
+  return shoestring::FinishStandardOutput(shoestring::RunCommandLine(std::vector<std::string>(argv + 1, argv + argc)));
+}
