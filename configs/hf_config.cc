@@ -18,7 +18,8 @@ using OrderedJson = nlohmann::ordered_json;
 // Reads typed fields and collects what is wrong with them; never throws, as each type is asked for before it is taken.
 class Reader {
  public:
-  Reader(const Json& json, std::vector<Problem>& problems) : json_(json), problems_(problems) {}
+  Reader(const Json& json, const std::string& file, std::vector<Problem>& problems)
+      : json_(json), file_(file), problems_(problems) {}
 
   // Null counts as absent, as transformers writes it.
   bool Has(const char* name) const { return json_.contains(name) && !json_.at(name).is_null(); }
@@ -62,16 +63,18 @@ class Reader {
   }
 
   void Add(const char* name, std::string problem, std::string hint) {
-    problems_.push_back({"config.json", name, std::move(problem), std::move(hint)});
+    problems_.push_back({file_, name, std::move(problem), std::move(hint)});
   }
 
   const Json& json() const { return json_; }
+  const std::string& file() const { return file_; }
 
  private:
   static std::string Dump(const Json& value) { return value.dump(-1, ' ', true, Json::error_handler_t::replace); }
   std::string Text(const char* name) const { return Dump(json_.at(name)).substr(0, 100); }
 
   const Json& json_;
+  const std::string& file_;
   std::vector<Problem>& problems_;
 };
 
@@ -93,7 +96,7 @@ void ReadRope(Reader& in, std::vector<Problem>& problems, ModelConfig& model) {
     return;
   }
   const Json none = Json::object();
-  Reader rope(has ? in.json().at(name) : none, problems);
+  Reader rope(has ? in.json().at(name) : none, in.file(), problems);
   const double theta = in.NumberOr("rope_theta", 10000);
   model.mutable_attention()->set_rope_theta(rope.NumberOr("rope_theta", theta));
   if (!has) return;
@@ -212,13 +215,14 @@ void WriteExperts(const ModelConfig& model, bool v3, OrderedJson& out) {
 
 }  // namespace
 
-absl::StatusOr<ModelConfig> ImportHfConfig(absl::string_view text) {
+absl::StatusOr<ModelConfig> ImportHfConfig(absl::string_view text, const std::string& name) {
   const Json json = Json::parse(text.begin(), text.end(), nullptr, /*allow_exceptions=*/false);
   if (json.is_discarded() || !json.is_object()) {
-    return absl::InvalidArgumentError("config.json: is not a JSON object; download it again");
+    return absl::DataLossError(
+        absl::StrCat(name, ": is not a JSON object; name a model's config.json, or download it again"));
   }
   std::vector<Problem> problems;
-  Reader in(json, problems);
+  Reader in(json, name, problems);
   const bool v3 = IsV3(in);
   if (!problems.empty()) return ProblemsToStatus(problems);  // nothing else can be judged
   RefuseOthers(in);

@@ -13,8 +13,9 @@ namespace shoestring::config {
 // Reads the text of a config.json. Fields that only inference reads are ignored; a field that would change the function
 // that is computed and that this program does not have (another architecture, rope type, activation, tied embeddings,
 // biases, grouped keys, another layer frequency) is refused. deepseek_v2 gives a softmax gate and MAX group scores.
-// Errors: INVALID_ARGUMENT, one line a problem: "config.json: field: problem; hint".
-absl::StatusOr<ModelConfig> ImportHfConfig(absl::string_view json);
+// Errors: INVALID_ARGUMENT, one line a problem: "<name>: field: problem; hint", with the name of the file; DATA_LOSS
+// for what is no JSON object.
+absl::StatusOr<ModelConfig> ImportHfConfig(absl::string_view json, const std::string& name = "config.json");
 
 struct HfExportOptions {
   int64_t max_position_embeddings = 4096;  // tokens; with model.yarn usually original_length * factor

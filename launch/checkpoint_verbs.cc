@@ -1,6 +1,7 @@
 // The verbs `checkpoint ...`: list, check, prune, export and import.
 #include <cstdio>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -25,11 +26,17 @@ namespace {
 constexpr int kDone = static_cast<int>(ExitCode::kDone);
 
 int RunList(const Values& values) {
-  const absl::StatusOr<std::string> directory = CheckpointsAt(PosixFileSystem(), values["place"].as<std::string>());
+  const std::string place = values["place"].as<std::string>();
+  absl::StatusOr<std::string> directory = CheckpointsAt(PosixFileSystem(), place);
   if (!directory.ok()) return Fail(Area::kData, directory.status());
+  // Of a run it gave another directory.
+  const std::optional<int64_t> only = *directory == place ? StepOfName(BaseName(place)) : std::nullopt;
+  if (only.has_value()) directory = DirName(place);
   const absl::StatusOr<std::vector<CheckpointSummary>> list = ListCheckpoints(PosixFileSystem(), *directory);
   if (!list.ok()) return Fail(Area::kData, list.status());
-  for (const CheckpointSummary& summary : *list) std::printf("%s\n", summary.ToString().c_str());
+  for (const CheckpointSummary& summary : *list) {
+    if (only.value_or(summary.step) == summary.step) std::printf("%s\n", summary.ToString().c_str());
+  }
   if (list->empty()) std::printf("%s: no checkpoint\n", directory->c_str());
   return kDone;
 }
@@ -53,6 +60,9 @@ int RunPrune(const Values& values) {
   const std::string place = values["place"].as<std::string>();
   const absl::StatusOr<std::string> directory = CheckpointsAt(PosixFileSystem(), place);
   if (!directory.ok()) return Fail(Area::kData, directory.status());
+  if (!HoldsRun(PosixFileSystem(), place)) {
+    return Fail(Area::kData, absl::NotFoundError(absl::StrCat(place, ": holds no run; name a run directory")));
+  }
   // A trainer that saves at this moment must not find its directory changed.
   const absl::StatusOr<std::unique_ptr<RunLock>> lock = RunLock::Take(place);
   if (!lock.ok()) return Fail(Area::kData, lock.status());
@@ -156,6 +166,11 @@ int RunImport(const Values& values) {
   request.with_data = values.count("without-data") == 0;
   if (request.run_directory.empty()) {
     return Fail(Area::kUsage, absl::InvalidArgumentError("--run-dir is empty; name a directory"));
+  }
+  if (CanonicalPath(request.from) == CanonicalPath(request.run_directory)) {
+    return Fail(Area::kUsage, absl::InvalidArgumentError(absl::StrCat(
+                                  "--run-dir ", request.run_directory,
+                                  ": is the directory of the model, which must stay as it is; name another one")));
   }
   const absl::StatusOr<config::LoadedConfig> loaded = LoadValidConfig(values);
   if (!loaded.ok()) return Fail(Area::kConfig, loaded.status());

@@ -58,7 +58,7 @@ int RunValidate(const Values& values) {
   std::printf("good: %s\nnumerics %s\nrun      %s\n", loaded->config.name().c_str(),
               config::NumericsHash(loaded->config).c_str(), config::RunHash(loaded->config).c_str());
   for (const std::string& reason : FindUnsupported(loaded->config)) {
-    std::printf("this build cannot train it: %s\n", reason.c_str());
+    std::printf("'train' refuses it: %s\n", reason.c_str());
   }
   return kDone;
 }
@@ -92,8 +92,8 @@ int RunImport(const Values& values) {
   const std::string file = values["file"].as<std::string>();
   const absl::StatusOr<std::string> json = ReadFile(PosixFileSystem(), file);
   if (!json.ok()) return Fail(Area::kData, json.status());
-  const absl::StatusOr<config::ModelConfig> model = config::ImportHfConfig(*json);
-  if (!model.ok()) return Fail(Area::kConfig, model.status());
+  const absl::StatusOr<config::ModelConfig> model = config::ImportHfConfig(*json, file);
+  if (!model.ok()) return Fail(absl::IsDataLoss(model.status()) ? Area::kData : Area::kConfig, model.status());
   config::RunConfig run;
   *run.mutable_model() = *model;
   std::fputs(config::CanonicalText(run).c_str(), stdout);

@@ -172,8 +172,20 @@ INSTANTIATE_TEST_SUITE_P(
 
 TEST(HfImportTest, RefusesWhatIsNotAnObject) {
   for (const std::string text : {"", "[]", "{", "null", "{\"a\": 1} x", "\xff"}) {
-    EXPECT_THAT(std::string(ImportHfConfig(text).status().message()), HasSubstr("is not a JSON object")) << text;
+    const absl::Status status = ImportHfConfig(text, "dir/given.json").status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+    EXPECT_THAT(std::string(status.message()), StartsWith("dir/given.json: is not a JSON object; ")) << text;
   }
+}
+
+TEST(HfImportTest, EveryLineNamesTheFile) {
+  json file = ReleasedV3();
+  file.merge_patch(json::parse(R"({"hidden_size": -1, "vocab_size": -1, "rope_scaling": {"factor": null}})"));
+  const std::string message(ImportHfConfig(file.dump(), "dir/given.json").status().message());
+  for (const char* field : {"hidden_size", "\ndir/given.json: vocab_size", "\ndir/given.json: factor"}) {
+    EXPECT_THAT("\n" + message, HasSubstr(field));
+  }
+  EXPECT_THAT(message, StartsWith("dir/given.json: "));
 }
 
 TEST(HfImportTest, RefusesV2ThatWouldDropItsScale) {

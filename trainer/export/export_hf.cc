@@ -208,8 +208,9 @@ absl::StatusOr<std::string> TokenizerOf(FileSystem& fs, const config::RunConfig&
 
 }  // namespace
 
-absl::StatusOr<HfExported> ExportHf(FileSystem& fs, const std::string& directory, const config::ModelConfig& model,
+absl::StatusOr<HfExported> ExportHf(FileSystem& fs, const std::string& place, const config::ModelConfig& model,
                                     WeightSource& weights, const HfExport& options) {
+  const std::string directory(WithoutTrailingSlashes(place));  // its name begins that of the temporary one
   CHECK(options.dtype == DType::kF32 || options.dtype == DType::kBF16 || options.dtype == DType::kE4M3);
   if (Exists(fs, directory)) {
     return absl::AlreadyExistsError(absl::StrCat(directory, ": exists already; name a new directory"));

@@ -33,10 +33,11 @@ struct HfExported {
   bool tokenizer = false;  // whether tokenizer files were written
 };
 
-// Writes `directory`, which must not exist: all of it is durable before it has its name. The source is read piece by
-// piece. Errors: ALREADY_EXISTS; FAILED_PRECONDITION when the format cannot say the model (configs/hf_config.h; a
-// deepseek_v2 with routing biases that are not 0) or a weight is missing; else those of reading and writing.
-absl::StatusOr<HfExported> ExportHf(FileSystem& fs, const std::string& directory, const config::ModelConfig& model,
+// Writes the directory `place`, which must not exist: all of it is durable before it has its name. The source is read
+// piece by piece. Errors: ALREADY_EXISTS; FAILED_PRECONDITION when the format cannot say the model
+// (configs/hf_config.h; a deepseek_v2 with routing biases that are not 0) or a weight is missing; else those of reading
+// and writing.
+absl::StatusOr<HfExported> ExportHf(FileSystem& fs, const std::string& place, const config::ModelConfig& model,
                                     WeightSource& weights, const HfExport& options);
 
 // The same from the checkpoint at `checkpoint_path`, whose config says the model, context extension as in the phase

@@ -51,6 +51,16 @@ absl::Status CheckQuantization(FileSystem& fs, const std::string& directory) {
                                           kFp8Block, ", ", kFp8Block, "], but the weights have F8_E4M3"));
 }
 
+// Whoever quantises divides by the scale, so it is above 0 even where a block holds nothing but zeros.
+absl::Status CheckScales(const std::string& tensor, const std::vector<float>& scales) {
+  for (size_t i = 0; i < scales.size(); ++i) {
+    if (std::isfinite(scales[i]) && scales[i] > 0) continue;
+    return absl::DataLossError(absl::StrCat(HfScaleName(tensor), ": scale ", i, " is ", scales[i],
+                                            ", not a number above 0; download the file again"));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 HfWeights::HfWeights(std::string directory, const config::ModelConfig& model, const HfImport& options, HfFiles files)
@@ -167,6 +177,7 @@ absl::Status HfWeights::ReadFp8(const HfTensor& tensor, int64_t first, int64_t c
     scales_of_.clear();  // if the reading fails, of none
     RETURN_IF_ERROR(files_.Read(HfScaleName(tensor.name), 0, static_cast<int64_t>(scales_.size() * sizeof(float)),
                                 reinterpret_cast<char*>(scales_.data())));
+    RETURN_IF_ERROR(CheckScales(tensor.name, scales_));
     scales_of_ = tensor.name;
   }
   bytes_.resize(static_cast<size_t>(count));

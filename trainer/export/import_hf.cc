@@ -81,9 +81,7 @@ std::vector<StateTensor> TensorsOfRun(const config::RunConfig& config, const std
 absl::StatusOr<config::ModelConfig> ReadHfModel(FileSystem& fs, const std::string& directory) {
   RETURN_IF_ERROR(ReadHfJson(fs, ConfigJson(directory)).status());
   ASSIGN_OR_RETURN(const std::string text, ReadFile(fs, ConfigJson(directory)));
-  absl::StatusOr<config::ModelConfig> model = config::ImportHfConfig(text);
-  if (!model.ok()) return absl::InvalidArgumentError(absl::StrCat(directory, "/", model.status().message()));
-  return model;
+  return config::ImportHfConfig(text, ConfigJson(directory));
 }
 
 absl::StatusOr<std::vector<config::Problem>> FindHfMismatches(FileSystem& fs, const std::string& directory,

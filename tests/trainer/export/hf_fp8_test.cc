@@ -1,5 +1,6 @@
 // Tests of FP8 directories against plain loops over blocks and a table of all codes made by the format's definition.
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <memory>
 
@@ -264,6 +265,24 @@ TEST(HfFp8ExportTest, NumbersThatAreNotFiniteAreRefused) {
   Export(dir.File("bf16"), model, weights, {.dtype = DType::kBF16});  // says what is there
   const absl::Status unread = ImportHf(Fs(), dir.File("bf16"), model, read.views, {}).status();
   EXPECT_THAT(std::string(unread.message()), HasSubstr("model.layers.0.mlp.down_proj.weight holds a number that is"));
+}
+
+TEST(HfFp8ExportTest, ScalesThatNobodyDividedByAreRefused) {
+  const config::ModelConfig model = SmallConfig().model();
+  Weights weights(model), read(model);
+  weights.Fill();
+  const TempDir dir;
+  Export(dir.File("hf"), model, weights, {.dtype = DType::kE4M3});
+  const RawTensors good = ReadRaw(dir.File("hf"));
+  const std::string name = "model.layers.0.mlp.down_proj.weight_scale_inv";
+  for (const float scale : {0.0f, -1.0f, std::nanf(""), std::numeric_limits<float>::infinity()}) {
+    RawTensors bad = good;
+    std::memcpy(bad.at(name).bytes.data(), &scale, sizeof(scale));
+    WriteRaw(dir.File("hf/model.safetensors"), bad);
+    const absl::Status refused = ImportHf(Fs(), dir.File("hf"), model, read.views, {}).status();
+    EXPECT_EQ(refused.code(), absl::StatusCode::kDataLoss) << scale;
+    EXPECT_THAT(std::string(refused.message()), HasSubstr(name + ": scale 0 is ")) << scale;
+  }
 }
 
 TEST(HfFp8ExportTest, ACheckpointsRecipeDecidesThePowersOfTwo) {
