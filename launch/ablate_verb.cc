@@ -186,7 +186,7 @@ int Probe(const Request& request, const Subject& subject) {
   return written.ok() ? static_cast<int>(ExitCode::kDone) : Fail(Area::kData, written);
 }
 
-absl::Status CheckFlags(const Values& values, const Request& request) {
+absl::Status CheckFlags(const Values& values, Request& request) {
   if (values.count("numerics") == 0) {
     return absl::InvalidArgumentError(
         "'ablate' compares precisions with --numerics; runs that differ in their config come in a later version");
@@ -194,6 +194,7 @@ absl::Status CheckFlags(const Values& values, const Request& request) {
   if ((values.count("config") > 0) != request.checkpoint.empty()) {
     return absl::InvalidArgumentError("'ablate --numerics' needs one of --checkpoint and --config");
   }
+  ASSIGN_OR_RETURN(request.threads, ReadThreads(values));
   if (request.sequences < 0) return absl::InvalidArgumentError("--sequences is negative; 0 takes the micro-batch");
   return absl::OkStatus();
 }
@@ -207,7 +208,6 @@ int Run(const Values& values) {
   request.presets = ValueOr<Words>(values, "preset", {});
   request.sequences = values["sequences"].as<int64_t>();
   request.own_routing = values.count("own-routing") > 0;
-  request.threads = ThreadsOrCores(values["threads"].as<int>());
   const absl::Status flags = CheckFlags(values, request);
   if (!flags.ok()) return Fail(Area::kUsage, flags);
   Subject subject;
@@ -233,7 +233,7 @@ void Declare(po::options_description& flags) {
   add("own-routing", "each precision sends tokens where it will, not where FP32 did");
   add("json", po::value<std::string>()->value_name("FILE"), "also write all numbers");
   add("report", po::value<std::string>()->value_name("FILE"), "also write a page with curves and tables");
-  add("threads", po::value<int>()->default_value(0)->value_name("N"), "0: one a core; changes no number");
+  DeclareThreads(flags, "0: one a core; changes no number");
 }
 
 }  // namespace

@@ -7,7 +7,6 @@
 #include <utility>
 
 #include "absl/strings/ascii.h"
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/file_system.h"
@@ -45,7 +44,6 @@ absl::Status ApplyFlags(const Values& values, PrepareOptions& options) {
   RETURN_IF_ERROR(ReadTextFlags(values, options));
   options.train_prefix = ValueOr<std::string>(values, "train", options.train_prefix);
   options.validation_prefix = ValueOr<std::string>(values, "validation", options.validation_prefix);
-  if (options.validation_fraction == 0) options.validation_prefix.clear();
   options.train_text_path = ValueOr<std::string>(values, "train-text", "");
   options.validation_text_path = ValueOr<std::string>(values, "validation-text", "");
   options.overwrite = values.count("overwrite") > 0;
@@ -54,9 +52,12 @@ absl::Status ApplyFlags(const Values& values, PrepareOptions& options) {
 
 void PrintShard(const char* what, const std::string& prefix, const ShardMeta& meta) {
   if (meta.tokens == 0) return;
-  std::printf("%-10s %s: %lld documents, %lld tokens, %.2f bytes a token\n", what, prefix.c_str(),
-              static_cast<long long>(meta.documents), static_cast<long long>(meta.tokens),
-              static_cast<double>(meta.text_bytes) / static_cast<double>(meta.tokens));
+  std::printf("%-10s %s: %lld documents, %lld tokens", what, prefix.c_str(), static_cast<long long>(meta.documents),
+              static_cast<long long>(meta.tokens));
+  if (meta.text_bytes > 0) {  // else unknown
+    std::printf(", %.2f bytes a token", static_cast<double>(meta.text_bytes) / static_cast<double>(meta.tokens));
+  }
+  std::printf("\n");
 }
 
 void PrintSummary(const PrepareOptions& options, const PrepareSummary& summary) {
@@ -74,29 +75,54 @@ void PrintSummary(const PrepareOptions& options, const PrepareSummary& summary) 
   PrintShard("validation", options.validation_prefix, summary.validation);
 }
 
-absl::Status Prepare(const config::RunConfig& run, const Values& values) {
-  PrepareOptions options = OptionsOfConfig(run);
-  RETURN_IF_ERROR(ApplyFlags(values, options));
+// Nobody should wonder what the folder is, or lose the work in it.
+absl::Status NameParts(const absl::Status& status, const std::string& parts) {
+  if (!Exists(PosixFileSystem(), parts) || absl::IsUnavailable(status)) return status;
+  return absl::Status(status.code(),
+                      absl::StrCat(status.message(), " (", parts, " keeps what is done; the next call goes on there)"));
+}
+
+absl::Status Prepare(const config::RunConfig& run, const PrepareOptions& options) {
   ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::Load(PosixFileSystem(), run.data().tokenizer()));
   if (tokenizer.vocab_size() > run.model().vocab_size()) {
     return absl::InvalidArgumentError(absl::StrCat(
         run.data().tokenizer(), ": has ", tokenizer.vocab_size(), " tokens, but model.vocab_size is ",
         run.model().vocab_size(), "; set model.vocab_size=", tokenizer.vocab_size(), " or train a smaller tokenizer"));
   }
-  ASSIGN_OR_RETURN(const PrepareSummary summary,
-                   shoestring::Prepare(PosixFileSystem(), EncoderOf(tokenizer), options, {}));
-  PrintSummary(options, summary);
+  const absl::StatusOr<PrepareSummary> summary =
+      shoestring::Prepare(PosixFileSystem(), EncoderOf(tokenizer), options, {});
+  if (!summary.ok()) return NameParts(summary.status(), PartsDirectory(options));
+  PrintSummary(options, *summary);
   return absl::OkStatus();
 }
 
 int RunPrepare(const Values& values) {
   const absl::StatusOr<config::LoadedConfig> loaded = LoadValidConfig(values);
   if (!loaded.ok()) return Fail(Area::kConfig, loaded.status());
-  return Finish(Prepare(loaded->config, values));
+  PrepareOptions options = OptionsOfConfig(loaded->config);
+  const absl::Status flags = ApplyFlags(values, options);
+  if (!flags.ok()) return Fail(Area::kUsage, flags);
+  return Finish(Prepare(loaded->config, options));
+}
+
+// Plain Megatron shards do not say what their tokens are.
+absl::Status DescribePlain(const std::string& tokenizer_path, ShardOpenOptions& open) {
+  ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::Load(PosixFileSystem(), tokenizer_path));
+  if (tokenizer.special_ids().eos < 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(tokenizer_path, ": has no end-of-sentence token; name the tokenizer of the shards"));
+  }
+  open.tokenizer_fingerprint = tokenizer.Fingerprint();
+  open.plain = PlainShard{tokenizer.Fingerprint(), tokenizer.vocab_size(), tokenizer.special_ids().eos};
+  return absl::OkStatus();
 }
 
 int RunMerge(const Values& values) {
   MergeOptions options;
+  if (values.count("tokenizer") > 0) {
+    const absl::Status described = DescribePlain(values["tokenizer"].as<std::string>(), options.open);
+    if (!described.ok()) return Fail(Area::kData, described);
+  }
   options.inputs = values["input"].as<Words>();
   options.output = values["output"].as<std::string>();
   options.overwrite = values.count("overwrite") > 0;
@@ -116,7 +142,7 @@ absl::Status Stat(const Values& values) {
     ASSIGN_OR_RETURN(tokenizer, Tokenizer::Load(PosixFileSystem(), values["tokenizer"].as<std::string>()));
     open.tokenizer_fingerprint = tokenizer->Fingerprint();
     options.is_special = [&](int32_t id) { return tokenizer->IsSpecial(id); };
-    spell = [&](int32_t id) { return absl::CHexEscape(tokenizer->TokenBytes(id)); };
+    spell = [&](int32_t id) { return std::string(tokenizer->TokenBytes(id)); };
   }
   const std::string prefix = values["shard"].as<std::string>();
   ASSIGN_OR_RETURN(const std::unique_ptr<ShardReader> shard, ShardReader::Open(PosixFileSystem(), prefix, open));
@@ -125,7 +151,13 @@ absl::Status Stat(const Values& values) {
   return absl::OkStatus();
 }
 
-int RunStat(const Values& values) { return Finish(Stat(values)); }
+int RunStat(const Values& values) {
+  const int top = values["top"].as<int>();
+  if (top < 0) {
+    return Fail(Area::kUsage, absl::InvalidArgumentError(absl::StrCat("--top ", top, ": is negative; 0 shows none")));
+  }
+  return Finish(Stat(values));
+}
 
 void DeclarePrepare(po::options_description& flags) {
   DeclareConfigFlags(flags);
@@ -142,6 +174,8 @@ void DeclareMerge(po::options_description& flags) {
   auto add = flags.add_options();
   add("input", po::value<Words>()->multitoken()->required()->value_name("PREFIX..."), "shards, in order");
   add("output", po::value<std::string>()->required()->value_name("PREFIX"), "shard to write");
+  add("tokenizer", po::value<std::string>()->value_name("FILE"),
+      "of shards without meta.json, as Megatron writes them; of others a check");
   add("overwrite", "replace a shard that stands there");
 }
 
@@ -164,8 +198,10 @@ std::vector<Verb> DataVerbs() {
        "  shoestring data prepare --config configs/recipes/tiny_cpu.textproto --input corpus.jsonl \\\n"
        "      --validation-fraction 0.01",
        DeclarePrepare, "", RunPrepare},
-      {"data merge", "join shards into one, checked", "--input PREFIX... --output PREFIX",
-       "Example:\n  shoestring data merge --input data/a data/b --output data/ab", DeclareMerge, "", RunMerge},
+      {"data merge", "join shards into one, checked", "--input PREFIX... --output PREFIX [--tokenizer FILE]",
+       "One plain Megatron shard becomes one of ours, which a run takes.\n\n"
+       "Example:\n  shoestring data merge --input data/a data/b --output data/ab",
+       DeclareMerge, "", RunMerge},
       {"data stat", "look at the tokens of a shard", "PREFIX [--tokenizer FILE]",
        "Reads and verifies everything. Warnings at the end name what looks like a wrong tokenizer or broken text.\n\n"
        "Example:\n  shoestring data stat data/train --tokenizer data/tokenizer.json",

@@ -41,6 +41,14 @@ absl::Status UnknownFlag(const Verb& verb, const po::options_description& flags,
   return Usage(verb, absl::StrCat("unknown flag ", word, hint));
 }
 
+// What the parser says of a word that stands without a flag: by the name that the first line of --help gives it.
+std::string WithoutFlagName(const Verb& verb, const po::options_description& flags, const std::string& message) {
+  if (verb.positional.empty()) return message;
+  const std::string name = flags.find(verb.positional, false).format_parameter();
+  return absl::StrReplaceAll(message,
+                             {{absl::StrCat("option '--", verb.positional, "'"), absl::StrCat("word ", name)}});
+}
+
 }  // namespace
 
 absl::StatusOr<Values> ParseFlags(const Verb& verb, const Words& words) {
@@ -59,7 +67,7 @@ absl::StatusOr<Values> ParseFlags(const Verb& verb, const Words& words) {
     const auto stray = std::find_if(words.begin(), words.end(), [](const std::string& w) { return w[0] != '-'; });
     return Usage(verb, absl::StrCat("a word without a flag", stray == words.end() ? "" : ": '" + *stray + "'"));
   } catch (const po::error& e) {
-    return Usage(verb, e.what());
+    return Usage(verb, WithoutFlagName(verb, flags, e.what()));
   }
   return values;
 }
@@ -83,6 +91,16 @@ absl::StatusOr<config::LoadedConfig> LoadValidConfig(const Values& values) {
                                                                    ValueOr<Words>(values, "set", {})));
   RETURN_IF_ERROR(config::Validate(loaded.config, loaded.locations));
   return loaded;
+}
+
+void DeclareThreads(po::options_description& flags, const char* what) {
+  flags.add_options()("threads", po::value<int>()->default_value(0)->value_name("N"), what);
+}
+
+absl::StatusOr<int> ReadThreads(const Values& values) {
+  const int threads = values["threads"].as<int>();
+  if (threads >= 0) return ThreadsOrCores(threads);
+  return absl::InvalidArgumentError(absl::StrCat("--threads ", threads, ": is negative; 0 takes one a core"));
 }
 
 int ThreadsOrCores(int64_t threads) {

@@ -44,7 +44,11 @@ T ValueOr(const Values& values, const char* flag, T fallback) {
   return values.count(flag) > 0 ? values[flag].as<T>() : fallback;
 }
 
-// Threads to use where a flag says 0: one a core.
+// --threads; INVALID_ARGUMENT if it is negative.
+void DeclareThreads(po::options_description& flags, const char* what);
+absl::StatusOr<int> ReadThreads(const Values& values);
+
+// Threads to use where a flag or a config says 0: one a core.
 int ThreadsOrCores(int64_t threads);
 
 }  // namespace shoestring

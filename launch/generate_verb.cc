@@ -73,8 +73,9 @@ absl::Status Generate(const Request& request) {
   return absl::OkStatus();
 }
 
-absl::Status CheckFlags(const Request& request) {
-  if (request.tokens < 0) return absl::InvalidArgumentError("--tokens is negative");
+absl::Status CheckFlags(const Values& values, Request& request) {
+  ASSIGN_OR_RETURN(request.threads, ReadThreads(values));
+  if (request.tokens < 0) return absl::InvalidArgumentError("--tokens is negative; 0 only prints the prompt");
   if (!std::isfinite(request.sampling.temperature) || request.sampling.temperature < 0) {
     return absl::InvalidArgumentError("--temperature is negative or no number; 0 takes the likeliest token");
   }
@@ -89,9 +90,8 @@ int Run(const Values& values) {
   request.tokenizer = ValueOr<std::string>(values, "tokenizer", "");
   request.tokens = values["tokens"].as<int64_t>();
   request.ema = values.count("ema") > 0;
-  request.threads = ThreadsOrCores(values["threads"].as<int>());
   request.sampling = {values["temperature"].as<double>(), values["top-k"].as<int64_t>(), values["seed"].as<uint64_t>()};
-  const absl::Status flags = CheckFlags(request);
+  const absl::Status flags = CheckFlags(values, request);
   if (!flags.ok()) return Fail(Area::kUsage, flags);
   const absl::Status status = Generate(request);
   return status.ok() ? static_cast<int>(ExitCode::kDone) : Fail(Area::kData, status);
@@ -108,7 +108,7 @@ void Declare(po::options_description& flags) {
   add("seed", po::value<uint64_t>()->default_value(0)->value_name("N"), "of the choice; the same gives the same text");
   add("ema", "with the moving average of the weights");
   add("tokenizer", po::value<std::string>()->value_name("FILE"), "absent: the config's data.tokenizer");
-  add("threads", po::value<int>()->default_value(0)->value_name("N"), "0: one a core; changes no token");
+  DeclareThreads(flags, "0: one a core; changes no token");
 }
 
 }  // namespace

@@ -34,7 +34,7 @@ void DeclareTextFlags(po::options_description& flags) {
   add("document-bytes", po::value<int64_t>()->default_value(0)->value_name("N"),
       "least size of a document, for blank-lines and bytes");
   add("validation-fraction", po::value<double>()->default_value(0, "0")->value_name("SHARE"), "of documents held out");
-  add("threads", po::value<int>()->default_value(0)->value_name("N"), "0: one a core; changes no byte of the result");
+  DeclareThreads(flags, "0: one a core; changes no byte of the result");
 }
 
 absl::Status ReadTextFlags(const Values& values, PrepareOptions& options) {
@@ -46,8 +46,16 @@ absl::Status ReadTextFlags(const Values& values, PrepareOptions& options) {
     return absl::InvalidArgumentError(absl::StrCat("--validation-fraction ", options.validation_fraction,
                                                    ": the validation share must be in [0, 1)"));
   }
-  options.threads = ThreadsOrCores(values["threads"].as<int>());
-  return SetTextSplit(values["text-split"].as<std::string>(), options.reader);
+  ASSIGN_OR_RETURN(options.threads, ReadThreads(values));
+  RETURN_IF_ERROR(SetTextSplit(values["text-split"].as<std::string>(), options.reader));
+  if (options.reader.document_bytes < 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--document-bytes ", options.reader.document_bytes, ": is negative; say 0 or more"));
+  }
+  if (options.reader.split == TextSplit::kBytes && options.reader.document_bytes == 0) {
+    return absl::InvalidArgumentError("--text-split bytes needs --document-bytes above 0");
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace shoestring

@@ -61,7 +61,7 @@ absl::Status Train(const Values& values, const PrepareOptions& text) {
   return absl::OkStatus();
 }
 
-absl::Status ReadTextAndSeed(const Values& values, PrepareOptions& text) {
+absl::Status ReadTextFlagsAndSeed(const Values& values, PrepareOptions& text) {
   RETURN_IF_ERROR(ReadTextFlags(values, text));
   if (text.validation_fraction > 0 && values.count("seed") == 0) {
     return absl::InvalidArgumentError(
@@ -69,13 +69,19 @@ absl::Status ReadTextAndSeed(const Values& values, PrepareOptions& text) {
         "documents are held out");
   }
   text.seed = ValueOr<uint64_t>(values, "seed", 0);
+  const std::string output = values["output"].as<std::string>();
+  for (const std::string& input : text.inputs) {
+    if (CanonicalPath(input) != CanonicalPath(output)) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("--output ", output, ": the input ", input, " would be overwritten; name another file"));
+  }
   return absl::OkStatus();
 }
 
 int Run(const Values& values) {
   PrepareOptions text;
   text.chunk_bytes = kBatchBytes;
-  const absl::Status flags = ReadTextAndSeed(values, text);
+  const absl::Status flags = ReadTextFlagsAndSeed(values, text);
   if (!flags.ok()) return Fail(Area::kUsage, flags);
   const std::string output = values["output"].as<std::string>();
   if (Exists(PosixFileSystem(), output) && values.count("overwrite") == 0) {

@@ -35,6 +35,21 @@ int Print(const std::string& text) {
 
 int FailUsage(const std::string& problem) { return Fail(Area::kUsage, absl::InvalidArgumentError(problem)); }
 
+bool AsksForHelp(const std::string& word) { return word == "--help" || word == "-h"; }
+
+// "data --help": the verbs of two words that begin with this one; empty if there are none.
+std::string GroupText(const std::string& first) {
+  std::string text;
+  for (const Verb& verb : AllVerbs()) {
+    if (FirstWord(verb.name) == first && verb.name != first) {
+      absl::StrAppendFormat(&text, "  %-24s %s\n", verb.name, verb.summary);
+    }
+  }
+  if (text.empty()) return text;
+  return absl::StrCat("shoestring ", first, " VERB [flags]\n\nverbs\n", text, "\n'shoestring ", first,
+                      " VERB --help' explains one.\n");
+}
+
 int UnknownVerb(const Words& words) {
   std::set<std::string> first_words;
   std::vector<std::string> second_words;
@@ -83,7 +98,12 @@ std::vector<Verb> AllVerbs() {
 
 int RunCommandLine(const Words& words) {
   if (words.empty()) return FailUsage("no verb; see 'shoestring --help'");
-  if (words[0] == "--help" || words[0] == "-h" || words[0] == "help") return Print(Overview());
+  if (words[0] == "help" && words.size() > 1) {
+    Words asked(words.begin() + 1, words.end());
+    asked.push_back("--help");
+    return RunCommandLine(asked);
+  }
+  if (AsksForHelp(words[0]) || words[0] == "help") return Print(Overview());
   if (words[0] == "--version") return Print("shoestring " SHOESTRING_VERSION "\n");
   if (words[0].empty()) return FailUsage("the verb is empty; see 'shoestring --help'");
   for (const Verb& verb : AllVerbs()) {
@@ -91,7 +111,8 @@ int RunCommandLine(const Words& words) {
     if (words.size() < name.size() || !std::equal(name.begin(), name.end(), words.begin())) continue;
     return RunVerb(verb, Words(words.begin() + static_cast<int64_t>(name.size()), words.end()));
   }
-  return UnknownVerb(words);
+  const std::string group = words.size() > 1 && AsksForHelp(words[1]) ? GroupText(words[0]) : "";
+  return group.empty() ? UnknownVerb(words) : Print(group);
 }
 
 }  // namespace shoestring

@@ -11,6 +11,7 @@ chmod 755 "${root}"
 make_fixture "$1" "$2" "${root}/pristine"
 shoestring train --config tiny.textproto --run-dir run --max-steps 6 > /dev/null 2>&1
 shoestring data tokenizer-train --input corpus.jsonl --vocab-size 290 --output other.json > /dev/null
+printf 'exec "$@" > /dev/full\n' > "${root}/full.sh"
 printf "trap '' XFSZ\nulimit -f \"\$1\"\nshift\nexec \"\$@\"\n" > "${root}/limited.sh"
 export program
 # What a line that says how to mend has: a remedy after a semicolon, or what is wanted instead.
@@ -79,6 +80,22 @@ usage_cases() {
   bad 64 "temperature is negative" "" generate --checkpoint run --prompt a --temperature=-1
   bad 64 "keep 0: keep at least 1" "" checkpoint prune run --keep 0
   bad 64 "compares two files" "" config diff tiny.textproto
+  bad 64 "unknown verb 'nonsense'" "" help nonsense
+  bad 64 "the word DIR is required.*see 'shoestring checkpoint check --help'" "" checkpoint check
+  bad 64 "the word PREFIX is required" "" data stat
+  bad 64 "word FILE cannot be specified more than once" "" config import-hf a b
+  bad 64 "top -1: is negative; 0" "" data stat data/train --top -1
+  bad 64 "threads -1: is negative; 0" "" generate --checkpoint run --prompt a --threads -1
+  bad 64 "threads -1: is negative; 0" "" ablate --numerics --checkpoint run --threads -1
+  bad 64 "threads -1: is negative; 0" "" data prepare --config tiny.textproto --input corpus.jsonl --threads -1
+  bad 64 "document-bytes -1: is negative; " "" \
+    data tokenizer-train --input corpus.jsonl --vocab-size 300 --output new.json --document-bytes -1
+  bad 64 "text-split bytes needs --document-bytes" "" \
+    data prepare --config tiny.textproto --input corpus.jsonl --text-split bytes
+  bad 64 "output corpus.jsonl: the input corpus.jsonl would be overwritten; " "" \
+    data tokenizer-train --input corpus.jsonl --vocab-size 300 --output corpus.jsonl --overwrite
+  bad 64 "the input ./corpus.jsonl would be overwritten; " "" \
+    data tokenizer-train --input ./corpus.jsonl --vocab-size 300 --output data/../corpus.jsonl --overwrite
 }
 
 config_cases() {
@@ -105,6 +122,10 @@ config_cases() {
   bad 78 "layout.device: CUDA: absent.so" "" "${t[@]}" --set layout.device=CUDA --set layout.data_ranks=2
   bad 78 "parameters would move to other ranks" "" "${t[@]}" --set 'train.phase[1].layout={ data_ranks: 2 }'
   bad 78 "beta1" "" "${t[@]}" --set train.adamw.beta1=1.5
+  # Known only when the ranks measure it, which is after the directory was taken.
+  bad 74 "memory" "" "${t[@]}" --set train.phase[0].micro_batch=1000000 --set train.phase[0].batch.sequences=4000000
+  bad 74 "memory" "" "${t[@]}" --set layout.data_ranks=2 --set train.phase[0].micro_batch=1000000 \
+    --set train.phase[0].batch.sequences=4000000
 }
 
 data_cases() {
@@ -145,13 +166,28 @@ data_cases() {
   bad 64 "validation share" "" \
     data tokenizer-train --input corpus.jsonl --vocab-size 300 --output new.json --validation-fraction 1 --seed 1
   bad 65 "train" "" data prepare --config tiny.textproto --input corpus.jsonl --validation-fraction 0.2
-  bad 65 "validation share" "" data prepare --config tiny.textproto --input corpus.jsonl --validation-fraction 2
+  bad 64 "validation share" "" data prepare --config tiny.textproto --input corpus.jsonl --validation-fraction 2
+  bad 65 "data/validation: was held out of ./corpus.jsonl.*; say --validation-fraction" "" \
+    data prepare --config tiny.textproto --input ./corpus.jsonl --overwrite
+  bad 65 "corpus.jsonl would be overwritten; " "" \
+    data prepare --config tiny.textproto --input corpus.jsonl --train data2 --train-text ./corpus.jsonl
+  bad 74 "data/train: in use by.*; wait" "flock data/train.lock sleep 3 & sleep 0.3" \
+    data prepare --config tiny.textproto --input corpus.jsonl --validation-fraction 0.2 --overwrite
+  bad 74 "data/both: in use by.*; wait" "flock data/both.lock sleep 3 & sleep 0.3" \
+    data merge --input data/train data/train --output data/both
+  bad 65 "big.jsonl:30001: .*data2.parts keeps what is done" \
+    "for i in {1..300}; do head -n 100 corpus.jsonl; done > big.jsonl; echo '{' >> big.jsonl" \
+    data prepare --config tiny.textproto --input big.jsonl --train data2 --threads 1
+  bad 74 "data/train.bin.idx: No such file.*; a shard goes by its prefix, data/train$" "" data stat data/train.bin
+  bad 65 "data merge --tokenizer" "rm data/train.meta.json" data merge --input data/train --output data/ours
 }
 
 checkpoint_cases() {
   bad 74 "absent: holds no run.*check --run-dir" "" resume --run-dir absent
   bad 74 "run: holds a run already.*resume" "" train --config tiny.textproto --run-dir run
-  bad 74 "checkpoint" "rm -r run/checkpoints" resume --run-dir run
+  bad 74 "no checkpoint; 'train'.*--on-existing resume" "rm -r run/checkpoints" resume --run-dir run
+  bad 74 "holds a run already.*--on-existing resume does too" "rm -r run/checkpoints" train --config tiny.textproto --run-dir run
+  bad 74 "data: holds no run; name a run" "" checkpoint prune data --keep 1
   bad 65 "shard_00000.safetensors" "flip ${shard} 20000" resume --run-dir run
   bad 65 "shard_00000.safetensors" "flip ${shard} 20" resume --run-dir run
   bad 65 "shard_00000.safetensors" "cut_to ${shard} 20000" resume --run-dir run
@@ -171,6 +207,7 @@ checkpoint_cases() {
   bad 65 "no moving average.*leave --ema out" \
     "\"\${program}\" train --config tiny.textproto --set train.ema= --run-dir plain --max-steps 1 > log 2>&1" \
     generate --checkpoint plain --prompt the --ema
+  bad 65 "tiny.textproto: is not a JSON object; name" "" config import-hf tiny.textproto
   bad 65 "prompt, which must be UTF-8: invalid" "" generate --checkpoint run --prompt $'\xff'
 }
 
@@ -181,6 +218,11 @@ disk_cases() {
   bad 74 "data2.*File too large" "" data prepare --config tiny.textproto --input corpus.jsonl --train data2
   wrapper="bash ${root}/limited.sh 64"
   bad 74 "step_.*File too large" "" "${t[@]}"
+  wrapper="bash ${root}/full.sh"
+  bad 74 "standard output: what was printed is not whole; make room" "" config docs
+  bad 74 "standard output" "" schedule --kind gpipe --stages 2 --microbatches 4 --json
+  bad 74 "standard output" "" checkpoint check run
+  bad 74 "standard output" "" --help
   wrapper=
   bad 74 "new" "echo > new" "${t[@]}"
   bad 74 "run: in use by.*wait" "flock run/lock sleep 3 & sleep 0.3" resume --run-dir run

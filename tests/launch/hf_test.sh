@@ -60,6 +60,8 @@ refused 64 1 "max-shard-size 5TB: is no size" checkpoint export-hf first --outpu
 refused 64 1 "needs --dtype fp8" checkpoint export-hf first --output x --power-of-two-scales
 refused 64 1 "from.*required" "${into[@]}"
 refused 74 1 "hf_f32: exists already" checkpoint export-hf first --output hf_f32
+shoestring checkpoint export-hf first/ --output slash/ > /dev/null
+[[ -s slash/config.json && -z "$(ls -d slash/.tmp* 2> /dev/null)" ]] || fail "an output with a slash at its end"
 refused 74 1 "holds a run already" checkpoint import-hf --from hf_f32 --config tiny.textproto --run-dir first
 refused 74 1 "nowhere/config.json" "${into[@]}" --from nowhere
 refused 78 1 "^--set model.layers: model.layers: is 3, but hf_f32/config.json means 2; say model.layers=2$" \
@@ -90,7 +92,12 @@ spoil gone "rm ${shard}"
 refused 74 1 "gone/${shard}" "${into[@]}" --from gone
 spoil half "sed -i 's/\"F32\"/\"F16\"/' ${shard}"
 refused 65 1 "half/${shard}" "${into[@]}" --from half
-[[ ! -e new/config.textproto ]] || fail "a refused import left a run"
+spoil llama "sed -i -e 's/\"hidden_act\": \"silu\"/\"hidden_act\": \"gelu\"/' -e 's/\"hidden_size\": 32/\"hidden_size\": -32/' config.json"
+refused 65 2 "^llama/config.json: hidden_size: is -32" "${into[@]}" --from llama
+spoil nan "truncate -s -4 ${shard}; printf '\\377\\377\\377\\377' >> ${shard}"
+refused 65 1 "nan: .* holds a number that is not finite" "${into[@]}" --from nan
+refused 64 1 "is the directory of the model" checkpoint import-hf --config tiny.textproto --from hf_f32 --run-dir ./hf_f32/
+[[ ! -e new ]] || fail "a refused import left something behind: $(find new)"
 
 # Without shards: all but resume.
 mv data/train.bin train.bin

@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# What holds for the command line as a whole: help in every spelling, closed standard streams, and words that name one
+# checkpoint or a plain shard.
+#
+#   tests/launch/command_line_test.sh PROGRAM CONFIG
+set -euo pipefail
+source "$(dirname "$0")/fixture.sh"
+
+root=$(mktemp -d)
+trap 'rm -rf "${root}"' EXIT
+make_fixture "$1" "$2" "${root}/work"
+fail() {
+  echo "command_line_test: $1"
+  exit 1
+}
+
+[[ "$(shoestring help train)" == "$(shoestring train --help)" ]] || fail "help train is not train --help"
+[[ "$(shoestring help data stat)" == "$(shoestring data stat --help)" ]] || fail "help data stat"
+[[ "$(shoestring help)" == "$(shoestring --help)" ]] || fail "help is not --help"
+for first in data config checkpoint; do
+  shoestring "${first}" --help > out
+  grep -q "^  ${first} [a-z]" out || fail "${first} --help does not list its verbs"
+  [[ "$(shoestring help "${first}")" == "$(cat out)" ]] || fail "help ${first}"
+done
+
+# With closed streams no file of the run may take their numbers: what is printed would land in it.
+shoestring train --config tiny.textproto --run-dir closed --max-steps 4 <&- >&- 2>&-
+shoestring train --config tiny.textproto --run-dir open --max-steps 4 > /dev/null 2>&1
+for file in metrics.jsonl config.textproto summary.json report.html; do
+  [[ -s "closed/${file}" ]] || fail "no ${file} with closed streams"
+done
+[[ "$(grep -cv '^{.*}$' closed/metrics.jsonl)" -eq 0 ]] || fail "metrics.jsonl holds other lines"
+cmp <(sed 's/closed/open/g' closed/config.textproto) open/config.textproto
+[[ "$(digest_of closed)" == "$(digest_of open)" ]] || fail "closed streams changed the run"
+[[ ! -e closed/lock ]] || fail "the lock outlives its process"
+
+# One checkpoint, a run with a slash, the directory of checkpoints.
+list=$(shoestring checkpoint list open)
+[[ "${list}" == step_0000004* ]] || fail "checkpoint list: ${list}"
+for place in open/ open/checkpoints open/checkpoints/step_0000004 open/checkpoints/step_0000004/; do
+  [[ "$(shoestring checkpoint list "${place}")" == "${list}" ]] || fail "checkpoint list ${place}"
+done
+
+# Special tokens are text, and escaped at most once.
+shoestring data stat data/train --tokenizer data/tokenizer.json --top 400 > stat
+grep -q '"<｜end▁of▁sentence｜>"' stat || fail "data stat spells no eos: $(grep -m 3 '"' stat)"
+
+# A plain Megatron shard becomes one of ours.
+mkdir theirs
+cp data/train.bin data/train.idx theirs
+shoestring data merge --input theirs/train --output theirs/ours --tokenizer data/tokenizer.json > /dev/null
+cmp theirs/ours.bin data/train.bin
+shoestring data stat theirs/ours --tokenizer data/tokenizer.json > /dev/null
+
+# A run that was killed before its first checkpoint begins anew as the refusals say.
+cp -r open early
+rm -r early/checkpoints
+shoestring train --config tiny.textproto --run-dir early --on-existing resume --max-steps 4 > /dev/null 2>&1
+[[ "$(digest_of early)" == "$(digest_of open)" ]] || fail "a run begun anew differs"
+echo "command_line_test: good"
