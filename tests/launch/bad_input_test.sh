@@ -225,7 +225,7 @@ disk_cases() {
   bad 74 "standard output" "" --help
   wrapper=
   bad 74 "new" "echo > new" "${t[@]}"
-  bad 74 "run: in use by.*wait" "flock run/lock sleep 3 & sleep 0.3" resume --run-dir run
+  bad 74 "run: in use by.*wait" "flock run/lock sleep 20 > hold.txt 2>&1 & sleep 0.3" resume --run-dir run
 }
 
 # Permissions do not bind root: there the program runs as nobody.
