@@ -52,6 +52,11 @@ __attribute__((noinline)) void* operator new(size_t size, std::align_val_t align
   const auto step = static_cast<size_t>(alignment);
   return shoestring::Taken(std::aligned_alloc(step, (size + step) / step * step));
 }
+// What std::stable_sort asks; a sanitizer would take it for its own, and not what ends it.
+__attribute__((noinline)) void* operator new(size_t size, const std::nothrow_t&) noexcept {
+  void* const address = std::malloc(size == 0 ? 1 : size);
+  return address == nullptr ? nullptr : shoestring::Taken(address);
+}
 __attribute__((noinline)) void operator delete(void* address) noexcept { shoestring::Give(address); }
 __attribute__((noinline)) void operator delete(void* address, size_t) noexcept { shoestring::Give(address); }
 __attribute__((noinline)) void operator delete(void* address, std::align_val_t) noexcept { shoestring::Give(address); }
