@@ -29,6 +29,7 @@ struct EncodedPart {
 struct PartKey {
   std::string plan;
   std::string text_hash;
+  friend bool operator==(const PartKey&, const PartKey&) = default;
 };
 
 // Durable after OK.

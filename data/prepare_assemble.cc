@@ -154,7 +154,7 @@ class Assembler {
 // Parts are checked again because they lay on a disk that others may write to.
 absl::StatusOr<std::unique_ptr<PartReader>> OpenPart(FileSystem& fs, const std::string& path, const PartKey& key) {
   ASSIGN_OR_RETURN(std::unique_ptr<PartReader> part, PartReader::Open(fs, path));
-  if (part->key().plan == key.plan && part->key().text_hash == key.text_hash) return part;
+  if (part->key() == key) return part;
   return absl::DataLossError(absl::StrCat(path,
                                           ": was replaced by a part of other text or settings while the shards "
                                           "were made; prepare again, and let nobody else write there"));

@@ -56,9 +56,7 @@ struct PartMaker {
     const std::string path = PartPath(parts_directory, chunk.index);
     const PartKey key = {plan, HashOf(chunk)};
     const auto existing = PartReader::Open(fs, path);
-    if (existing.ok() && (*existing)->key().plan == key.plan && (*existing)->key().text_hash == key.text_hash) {
-      return MadePart{key.text_hash, true};
-    }
+    if (existing.ok() && (*existing)->key() == key) return MadePart{key.text_hash, true};
     if (!existing.ok() && !absl::IsNotFound(existing.status()) && !absl::IsDataLoss(existing.status())) {
       return existing.status();
     }

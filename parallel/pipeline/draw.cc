@@ -30,8 +30,8 @@ constexpr absl::string_view kStyle =
     "<style>\n"
     "svg{font-family:system-ui,sans-serif;font-size:12px;fill:#1d2733}.g{fill:#fff}\n"
     ".n{font-size:11px;text-anchor:middle}.l{fill:#10202c}.d{fill:#fff}.t{font-size:15px;font-weight:600}\n"
-    ".w{fill:#d6336c;opacity:.85}.r{fill:#edf0f3}.a{stroke:#8a96a3}.p{fill:none;stroke:#1d2733;stroke-width:1.6}.q{"
-    "fill:#566372}\n"
+    ".r{fill:#edf0f3}.a{stroke:#8a96a3}.p{fill:none;stroke:#1d2733;stroke-width:1.6}.q{fill:#566372}\n"
+    ".w{fill:#d6336c;opacity:.85}\n"
     "@media (prefers-color-scheme:dark){svg{fill:#dfe6ee}.g{fill:#12171d}.r{fill:#222a33}.p{stroke:#f4f7fa}"
     ".q{fill:#9aa7b5}}\n"
     "</style>\n";

@@ -22,7 +22,7 @@ item_fp8_share() {
   grep -qE '\[  PASSED  \] 1 test' "${out}"
 }
 
-fp8_seeds=4  # three leave their own noise near the bound
+fp8_seeds=4  # whose own noise is not below the bound: docs/acceptance.md
 fp8_warm_up=50  # steps: until then the learning rate rises
 fp8_wrong_steps=150  # enough to see a mistake
 

@@ -14,19 +14,16 @@
 set -euo pipefail
 repository=$(realpath "$(dirname "$0")/../..")
 cd "${repository}"
+source tests/gpu/items.sh
 
 build=build/cuda out="" folder=""
 while [[ $# -gt 0 ]]; do
   case "$1" in
-    -h | --help) awk 'NR > 1 && !/^#/ { exit } NR > 1 { sub(/^# ?/, ""); print }' tests/gpu/bundle.sh; exit 0 ;;
-    --build | --out | --folder) ;;
-    *) echo "bundle.sh: unknown flag '$1'" >&2; exit 64 ;;
-  esac
-  [[ $# -ge 2 ]] || { echo "bundle.sh: $1 needs a value" >&2; exit 64; }
-  case "$1" in
-    --build) build=$2 ;;
-    --out) out=$2 ;;
-    --folder) folder=$2 ;;
+    -h | --help) print_usage tests/gpu/bundle.sh; exit 0 ;;
+    --build) need_value "$@"; build=$2 ;;
+    --out) need_value "$@"; out=$2 ;;
+    --folder) need_value "$@"; folder=$2 ;;
+    *) say_and_exit 64 "unknown flag '$1'" ;;
   esac
   shift 2
 done

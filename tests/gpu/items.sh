@@ -8,8 +8,10 @@ say_and_exit() {
   exit "$1"
 }
 
+# need_value FLAG [VALUE...]: of the command line.
+need_value() { [[ $# -ge 2 ]] || say_and_exit 64 "$1 needs a value"; }
 # What stands at the head of the script.
-print_usage() { awk 'NR > 1 && !/^#/ { exit } NR > 1 { sub(/^# ?/, ""); print }' "$0"; }
+print_usage() { awk 'NR > 1 && !/^#/ { exit } NR > 1 { sub(/^# ?/, ""); print }' "${1:-$0}"; }
 
 # need_gpu NUMBER: leaves with 69 on a machine that has fewer. A machine with a driver lists its GPUs without any library.
 need_gpu() {

@@ -16,17 +16,15 @@ set -uo pipefail
 source "$(dirname "$0")/items.sh"
 
 out=gpu_results minutes=55 gpus_wanted=0 nodes=1 node_rank=0 shared=""
-flags="--out --gpus --nodes --node-rank --shared --minutes"
 while [[ $# -gt 0 ]]; do
   case "$1" in
     -h | --help) print_usage; exit 0 ;;
-    --*) [[ $# -ge 2 || ! " ${flags} " == *" $1 "* ]] || say_and_exit 64 "$1 needs a value" ;;&
-    --out) out=$2 ;;
-    --gpus) gpus_wanted=$2 ;;
-    --nodes) nodes=$2 ;;
-    --node-rank) node_rank=$2 ;;
-    --shared) shared=$2 ;;
-    --minutes) minutes=$2 ;;
+    --out) need_value "$@"; out=$2 ;;
+    --gpus) need_value "$@"; gpus_wanted=$2 ;;
+    --nodes) need_value "$@"; nodes=$2 ;;
+    --node-rank) need_value "$@"; node_rank=$2 ;;
+    --shared) need_value "$@"; shared=$2 ;;
+    --minutes) need_value "$@"; minutes=$2 ;;
     *) say_and_exit 64 "unknown flag '$1'" ;;
   esac
   shift 2

@@ -12,14 +12,13 @@
 set -uo pipefail
 source "$(dirname "$0")/items.sh"
 
-out=gpu_results minutes=9 only=. flags="--out --minutes --only"
+out=gpu_results minutes=9 only=.
 while [[ $# -gt 0 ]]; do
   case "$1" in
     -h | --help) print_usage; exit 0 ;;
-    --*) [[ $# -ge 2 || ! " ${flags} " == *" $1 "* ]] || say_and_exit 64 "$1 needs a value" ;;&
-    --out) out=$2 ;;
-    --minutes) minutes=$2 ;;
-    --only) only=$2 ;;
+    --out) need_value "$@"; out=$2 ;;
+    --minutes) need_value "$@"; minutes=$2 ;;
+    --only) need_value "$@"; only=$2 ;;
     *) say_and_exit 64 "unknown flag '$1'" ;;
   esac
   shift 2

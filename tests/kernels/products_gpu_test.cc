@@ -11,6 +11,7 @@
 #include "kernels/backend.h"
 #include "kernels/cuda/cuda_handles.h"
 #include "kernels/cuda_module.h"
+#include "tests/kernels/cuda/cuda_for_tests.h"
 #include "tests/kernels/products_suite.h"
 
 namespace shoestring {
@@ -112,7 +113,7 @@ class ProductsCudaTest : public testing::Test {
     const auto module = CudaModule::Open({.module = std::filesystem::exists(built) ? built : "", .directories = {}});
     ASSERT_TRUE(module.ok()) << module.status();
     auto backend = module->MakeBackend({.device = 0, .workspace_bytes = int64_t{64} << 20});
-    if (!backend.ok()) GTEST_SKIP() << backend.status().message();
+    SKIP_WITHOUT_GPU(backend.status());
     runner_ = std::make_unique<GpuRunner>(*std::move(backend));
   }
   std::unique_ptr<GpuRunner> runner_;

@@ -173,10 +173,7 @@ class OpTest : public testing::TestWithParam<OpCase> {
     mirrored_ = std::move(three_);
     three_ = std::make_unique<MirrorBackend>(*mirrored_);
   }
-  void SetUp() override {
-    ASSERT_TRUE(no_device_.ok() || no_device_.code() == absl::StatusCode::kUnavailable) << no_device_;
-    if (!no_device_.ok()) GTEST_SKIP() << no_device_.message();
-  }
+  void SetUp() override { SKIP_WITHOUT_GPU(no_device_); }
 
   DType act() const { return GetParam().dtype; }
 

@@ -5,14 +5,7 @@
 #   tests/launch/ablate_test.sh PROGRAM CONFIG
 set -euo pipefail
 source "$(dirname "$0")/fixture.sh"
-
-root=$(mktemp -d)
-trap 'rm -rf "${root}"' EXIT
-make_fixture "$1" "$2" "${root}/work"
-fail() {
-  echo "ablate_test: $1"
-  exit 1
-}
+in_fixture "$1" "$2"
 probe() { shoestring ablate --numerics "$@"; }
 
 # refused CODE LINES REGEX WORDS...: the program must end with CODE and as many lines of errors, one like REGEX.

@@ -47,14 +47,19 @@ bad() {
   [[ -z "${absent:-}" || ! -e "${absent}" ]] || { failures=$((failures + 1)); echo "case ${count}: left ${absent} behind"; }
 }
 
-# flip FILE OFFSET: inverts one byte. cut FILE BYTES: keeps so many. For the SPOIL of a case.
+# flip FILE OFFSET: inverts one byte. cut_to FILE BYTES: keeps so many. hold FILE: locks it, as long as a slow program
+# needs to meet it. For the SPOIL of a case.
 flip() {
   local byte
   byte=$(od -An -tu1 -j "$2" -N 1 "$1" | tr -d ' ')
   printf "\\x$(printf %02x $((byte ^ 255)))" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none
 }
 cut_to() { truncate -s "$2" "$1"; }
-export -f flip cut_to
+hold() {
+  flock "$1" sleep 20 > hold.txt 2>&1 &
+  sleep 0.3
+}
+export -f flip cut_to hold
 
 # Where there is a GPU, too, asking for one must fail here.
 export SHOESTRING_CUDA_MODULE=absent.so
@@ -171,9 +176,9 @@ data_cases() {
     data prepare --config tiny.textproto --input ./corpus.jsonl --overwrite
   bad 65 "corpus.jsonl would be overwritten; " "" \
     data prepare --config tiny.textproto --input corpus.jsonl --train data2 --train-text ./corpus.jsonl
-  bad 74 "data/train: in use by.*; wait" "flock data/train.lock sleep 3 & sleep 0.3" \
+  bad 74 "data/train: in use by.*; wait" "hold data/train.lock" \
     data prepare --config tiny.textproto --input corpus.jsonl --validation-fraction 0.2 --overwrite
-  bad 74 "data/both: in use by.*; wait" "flock data/both.lock sleep 3 & sleep 0.3" \
+  bad 74 "data/both: in use by.*; wait" "hold data/both.lock" \
     data merge --input data/train data/train --output data/both
   bad 65 "big.jsonl:30001: .*data2.parts keeps what is done" \
     "for i in {1..300}; do head -n 100 corpus.jsonl; done > big.jsonl; echo '{' >> big.jsonl" \
@@ -225,7 +230,7 @@ disk_cases() {
   bad 74 "standard output" "" --help
   wrapper=
   bad 74 "new" "echo > new" "${t[@]}"
-  bad 74 "run: in use by.*wait" "flock run/lock sleep 20 > hold.txt 2>&1 & sleep 0.3" resume --run-dir run
+  bad 74 "run: in use by.*wait" "hold run/lock" resume --run-dir run
 }
 
 # Permissions do not bind root: there the program runs as nobody.

@@ -5,14 +5,7 @@
 #   tests/launch/command_line_test.sh PROGRAM CONFIG
 set -euo pipefail
 source "$(dirname "$0")/fixture.sh"
-
-root=$(mktemp -d)
-trap 'rm -rf "${root}"' EXIT
-make_fixture "$1" "$2" "${root}/work"
-fail() {
-  echo "command_line_test: $1"
-  exit 1
-}
+in_fixture "$1" "$2"
 
 [[ "$(shoestring help train)" == "$(shoestring train --help)" ]] || fail "help train is not train --help"
 [[ "$(shoestring help data stat)" == "$(shoestring data stat --help)" ]] || fail "help data stat"

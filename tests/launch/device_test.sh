@@ -3,16 +3,9 @@
 #
 #   tests/launch/device_test.sh PROGRAM CONFIG MODULE
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
-source "${here}/fixture.sh"
+source "$(dirname "$0")/fixture.sh"
 module=$(realpath "$3")
-folder=$(mktemp -d)
-trap 'rm -rf "${folder}"' EXIT
-make_fixture "$1" "$2" "${folder}"
-fail() {
-  echo "device_test: $1"
-  exit 1
-}
+in_fixture "$1" "$2"
 
 config=(--config tiny.textproto --set train.lanes=4 --set 'train.phase[0].batch.sequences=16'
   --set 'train.phase[1].batch.sequences=16')

@@ -22,6 +22,19 @@ make_fixture() {
   shoestring data prepare --config tiny.textproto --input corpus.jsonl --validation-fraction 0.1 > /dev/null
 }
 
+# in_fixture PROGRAM CONFIG: the same in a folder of ${root}, which is temporary and goes with the script.
+in_fixture() {
+  root=$(mktemp -d)
+  trap 'rm -rf "${root}"' EXIT
+  make_fixture "$1" "$2" "${root}/work"
+}
+
+# fail TEXT: ends the test, in its name.
+fail() {
+  echo "$(basename "$0" .sh): $1"
+  exit 1
+}
+
 shoestring() { "${program}" "$@"; }
 
 # The SHA-256 of the state in a run's newest checkpoint.

@@ -4,14 +4,7 @@
 #   tests/launch/held_out_test.sh PROGRAM CONFIG
 set -euo pipefail
 source "$(dirname "$0")/fixture.sh"
-
-root=$(mktemp -d)
-trap 'rm -rf "${root}"' EXIT
-make_fixture "$1" "$2" "${root}/work"
-fail() {
-  echo "held_out_test: $1"
-  exit 1
-}
+in_fixture "$1" "$2"
 learn() { shoestring data tokenizer-train --vocab-size 400 --output "$1" --input "${@:2}" > /dev/null; }
 
 # Documents of one line, each with words of its own, in two files with empty ones between; the first word is its name.

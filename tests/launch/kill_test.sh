@@ -7,15 +7,9 @@ set -euo pipefail
 source "$(dirname "$0")/fixture.sh"
 
 kills=${3:-12}
-root=$(mktemp -d)
-trap 'rm -rf "${root}"' EXIT
-make_fixture "$1" "$2" "${root}/work"
+in_fixture "$1" "$2"
 long=(--config tiny.textproto --set train.phase[0].steps=250 --set train.phase[1].steps=150
   --set checkpoint.interval_steps=10)
-fail() {
-  echo "kill_test: $1"
-  exit 1
-}
 
 # same NAME RUN: the run's final state is that of the undisturbed one.
 same() {

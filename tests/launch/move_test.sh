@@ -3,12 +3,8 @@
 #
 #   move_test.sh PROGRAM CONFIG
 set -euo pipefail
-
-here=$(cd "$(dirname "$0")" && pwd)
-source "${here}/fixture.sh"
-folder=$(mktemp -d)
-trap 'rm -rf "${folder}"' EXIT
-make_fixture "$1" "$2" "${folder}"
+source "$(dirname "$0")/fixture.sh"
+in_fixture "$1" "$2"
 
 # Four lanes, so that four ranks can share a step; six layers for four stages.
 config=(--config tiny.textproto --set model.layers=6 --set train.lanes=4 --set 'train.phase[0].batch.sequences=16'

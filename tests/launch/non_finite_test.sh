@@ -5,14 +5,7 @@
 #   tests/launch/non_finite_test.sh PROGRAM CONFIG
 set -euo pipefail
 source "$(dirname "$0")/fixture.sh"
-
-root=$(mktemp -d)
-trap 'rm -rf "${root}"' EXIT
-make_fixture "$1" "$2" "${root}/work"
-fail() {
-  echo "non_finite_test: $1"
-  exit 1
-}
+in_fixture "$1" "$2"
 
 # Learning rate times weight decay is 100: from step 13 on every matrix grows by 99 a step, until a product overflows.
 readonly diverging=(--config tiny.textproto --set train.adamw.weight_decay=10 --set train.phase[1].steps=60

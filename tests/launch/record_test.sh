@@ -5,14 +5,7 @@
 #   tests/launch/record_test.sh PROGRAM CONFIG
 set -euo pipefail
 source "$(dirname "$0")/fixture.sh"
-
-root=$(mktemp -d)
-trap 'rm -rf "${root}"' EXIT
-make_fixture "$1" "$2" "${root}/work"
-fail() {
-  echo "record_test: $1"
-  exit 1
-}
+in_fixture "$1" "$2"
 expect() { grep -qE "$2" "$1" || fail "$1 has no line '$2': $(cat "$1")"; }
 
 # record RUN: what must not change, the count of starts aside.

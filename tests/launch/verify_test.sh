@@ -3,16 +3,9 @@
 #
 #   tests/launch/verify_test.sh PROGRAM CONFIG
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
-source "${here}/fixture.sh"
+source "$(dirname "$0")/fixture.sh"
 recipe=$(realpath configs/recipes/deepseek_v3_671b.textproto)
-root=$(mktemp -d)
-trap 'rm -rf "${root}"' EXIT
-make_fixture "$1" "$2" "${root}"
-fail() {
-  echo "verify_test: $1"
-  exit 1
-}
+in_fixture "$1" "$2"
 verify() { shoestring verify "$@"; }
 
 # refused CODE REGEX FLAGS...: the verb must end with CODE and a line like REGEX, and print nothing.

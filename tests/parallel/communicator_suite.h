@@ -143,7 +143,8 @@ TEST_P(CommunicatorSuite, SendReceiveRing) {
 
 // Everybody sends everything first and may change it at once; then everybody receives, the later senders first.
 TEST_P(CommunicatorSuite, SendsWaitForNobody) {
-  if (!GetParam().sends_wait_for_nobody) GTEST_SKIP() << "not promised by this body";
+  if (!GetParam().sends_wait_for_nobody)
+    GTEST_SKIP() << "needs sends that wait for nobody; " << GetParam().name << " does not promise them";
   ForEachMember([](Communicator& comm, Stream& stream) {
     TestMatrix x(DType::kF32, 5, 3);
     for (int round = 0; round < 3; ++round) {
@@ -195,7 +196,8 @@ TEST_P(CommunicatorSuite, TicketsAreWaitedForInEveryOrder) {
 
 // A receive in flight keeps no later send back: each pair would wait for ever otherwise.
 TEST_P(CommunicatorSuite, SendsOvertakeReceivesInFlight) {
-  if (!GetParam().sends_wait_for_nobody) GTEST_SKIP() << "not promised by this body";
+  if (!GetParam().sends_wait_for_nobody)
+    GTEST_SKIP() << "needs sends that wait for nobody; " << GetParam().name << " does not promise them";
   ForEachMember([](Communicator& comm, Stream& stream) {
     if (comm.size() % 2 != 0) return;
     const int other = comm.index() ^ 1;

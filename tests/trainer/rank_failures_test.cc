@@ -134,5 +134,6 @@ TEST(RankFailuresDeathTest, ASystemWithoutThreadsIsNamed) {
       },
       testing::ExitedWithCode(0), "rank [0-9]+ of 256: the system gives no thread for it .*; use fewer ranks");
 }
+
 }  // namespace
 }  // namespace shoestring

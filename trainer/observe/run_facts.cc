@@ -40,6 +40,7 @@ RunFacts FactsOf(const config::RunConfig& config, const Schedule& schedule) {
   RunFacts facts;
   facts.name = config.name();
   facts.device = config::LayoutConfig::Device_Name(config.layout().device());
+  facts.fast_sums = config.train().reduction() == config::TrainConfig::FAST;
   facts.total_steps = schedule.TotalSteps();
   if (config.train().has_validation()) facts.validation_interval_steps = config.train().validation().interval_steps();
   facts.log_interval_steps = std::max<int64_t>(1, config.train().log_interval_steps());
@@ -81,6 +82,7 @@ std::string StartBlock(const RunFacts& facts) {
                       facts.name.empty() ? "(no name)" : facts.name, facts.numerics_hash, facts.run_hash, facts.device,
                       facts.instruction_set.empty() ? "" : absl::StrCat(" ", facts.instruction_set), facts.ranks,
                       facts.ranks == 1 ? "" : "s", facts.threads_per_rank, facts.threads_per_rank == 1 ? "" : "s");
+  if (facts.fast_sums) block += "sums       FAST: other layouts give other bits\n";
   if (facts.peak_gflops_per_rank > 0) {
     absl::StrAppendFormat(&block, "peak       %.1f GFLOP/s of matrix products, measured\n", facts.peak_gflops_per_rank);
   }

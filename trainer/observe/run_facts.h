@@ -19,6 +19,7 @@ struct RunFacts {
   int64_t stop_step = 0;                  // TrainOptions::max_steps; 0: none
   int64_t validation_interval_steps = 0;  // 0: no validation
   int64_t log_interval_steps = 1;
+  bool fast_sums = false;  // in the order of this layout
   int ranks = 1;
   int threads_per_rank = 1;
   double peak_gflops_per_rank = 0;  // of the matrix products, measured at the start; 0: unknown

@@ -34,7 +34,8 @@ struct Measured {
   }
 };
 
-// Adds the waits that lie in actions that compute, which come in order of time as the waits do.
+// Adds the waits that lie in actions that compute, which come in order of time as the waits do, and takes them off what
+// the position was busy.
 void AddWaits(const ReadTraceFile& file, double origin_us, Simulation::Position& position,
               std::vector<double>& waited) {
   waited.assign(file.actions.size(), 0);
@@ -50,6 +51,7 @@ void AddWaits(const ReadTraceFile& file, double origin_us, Simulation::Position&
       position.waits.push_back({kMsPerUs * (begin_us - origin_us), kMsPerUs * (end_us - origin_us)});
       waited[i] += kMsPerUs * (end_us - begin_us);
     }
+    position.busy_s -= waited[i];
   }
 }
 
@@ -98,7 +100,6 @@ absl::StatusOr<Measured> ReadPositions(FileSystem& fs, const std::string& direct
       position.last_end_s = end_s;
       position.busy_s += end_s - start_s;
     }
-    for (const double waited_s : measured.waited.back()) position.busy_s -= waited_s;
   }
   measured.times.makespan_s = end_us;
   RETURN_IF_ERROR(CheckRecorded(measured.program, mesh, directory));

@@ -227,7 +227,7 @@ class Layer {
 
 TEST(CudaHotPathTest, OperationsNeitherAllocateNorWait) {
   const absl::StatusOr<Backend*> cuda = CudaForTests();
-  if (!cuda.ok()) GTEST_SKIP() << cuda.status().message();
+  SKIP_WITHOUT_GPU(cuda.status());
   Layer layer(**cuda);
   layer.Run();  // the first time libraries choose algorithms
   layer.Wait();

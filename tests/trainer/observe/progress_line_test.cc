@@ -131,6 +131,9 @@ TEST(StartBlockTest, SaysWhatWillRun) {
   EXPECT_THAT(block, HasSubstr("100; resumes at 40, generation 2\n"));
   EXPECT_THAT(block, HasSubstr("memory\n  arena 5 MiB\n  weights 3 MiB\n"));
   EXPECT_THAT(block, Not(HasSubstr("data\n")));
+  EXPECT_THAT(block, Not(HasSubstr("FAST")));
+  facts.fast_sums = true;
+  EXPECT_THAT(StartBlock(facts), HasSubstr("\nsums       FAST: other layouts give other bits\n"));
 }
 
 }  // namespace

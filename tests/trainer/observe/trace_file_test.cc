@@ -88,25 +88,16 @@ TEST(TimelineTest, DrawsWhatWasMeasuredAboveWhatWasPlanned) {
   EXPECT_THAT(timeline->planned_svg, HasSubstr("Planned: step 3"));
 }
 
-// A clock that is set by hand.
-class SetClock final : public Clock {
- public:
-  int64_t MonotonicNanos() override { return now_us * 1000; }
-  int64_t WallNanos() override { return 0; }
-  void SleepNanos(int64_t) override {}
-  int64_t now_us = 0;
-};
-
 // Each action takes 100 us, and each that computes waits 40 of them for an exchange.
 TEST(TimelineTest, ShowsWhatNoComputationHid) {
   const TempDir dir;
   const Mesh mesh = *Mesh::Create(config::LayoutConfig());
   const Program program = *BuildProgram(config::LayoutConfig(), mesh, 3);
-  SetClock clock;
+  ManualClock clock;
   StepTrace trace(clock);
   for (const Action& action : program.positions[0]) {
     trace.BeginAction();
-    clock.now_us += 100;
+    clock.Advance(100'000);
     trace.EndAction(action);
   }
   std::string text = TraceJson({0, 0, 0, 3}, trace);
