@@ -49,6 +49,19 @@ std::string WithoutFlagName(const Verb& verb, const po::options_description& fla
                              {{absl::StrCat("option '--", verb.positional, "'"), absl::StrCat("word ", name)}});
 }
 
+// Boost reads -1 as 2^64 - 1 where a flag's value has no sign.
+absl::Status RefuseNegative(const Verb& verb, const po::options_description& flags, const po::parsed_options& parsed) {
+  for (const po::option& option : parsed.options) {
+    const po::value_semantic* semantic = flags.find(option.string_key, false).semantic().get();
+    if (dynamic_cast<const po::typed_value<uint64_t>*>(semantic) == nullptr) continue;
+    for (const std::string& value : option.value) {
+      if (!absl::StartsWith(value, "-")) continue;
+      return Usage(verb, absl::StrCat("--", option.string_key, " ", value, ": is negative; say 0 or more"));
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<Values> ParseFlags(const Verb& verb, const Words& words) {
@@ -59,7 +72,9 @@ absl::StatusOr<Values> ParseFlags(const Verb& verb, const Words& words) {
   constexpr int kStyle = po::command_line_style::unix_style & ~po::command_line_style::allow_guessing;
   Values values;
   try {
-    po::store(po::command_line_parser(words).options(flags).positional(positional).style(kStyle).run(), values);
+    const auto parsed = po::command_line_parser(words).options(flags).positional(positional).style(kStyle).run();
+    RETURN_IF_ERROR(RefuseNegative(verb, flags, parsed));
+    po::store(parsed, values);
     if (values.count("help") == 0) po::notify(values);
   } catch (const po::unknown_option& e) {
     return UnknownFlag(verb, flags, e.get_option_name());

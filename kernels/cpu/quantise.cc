@@ -40,7 +40,7 @@ Band BandOfStack(const QuantizeArgs& args, int64_t i) {
   return {first, std::min(first + args.y.tile.rows, (i / bands + 1) * rows)};
 }
 
-// Empty for rows of scales between groups.
+// Empty for rows of scales between groups. `i` is at or behind the first group's first.
 Band BandOfSegments(const QuantizeArgs& args, const int32_t* offsets, int64_t i) {
   const Tile& tile = args.y.tile;
   int64_t low = 0, high = args.segments.groups;  // the last group whose tiles start at or before i is in [low, high)
@@ -79,9 +79,11 @@ void CpuQuantize(const CpuContext& cpu, const QuantizeArgs& args) {
                  [&](int64_t from, int64_t to) { cpu.ops.quantise(loop, begin + from, begin + to, begin + from); });
     return;
   }
-  const int64_t bands = grouped ? SegmentScaleRow(args.y.tile, offsets[args.segments.groups], args.segments.groups)
-                                : ScaleRows(args.y.tile, rows, args.stack);
-  cpu.pool.ParallelFor(bands, [&](int64_t i, int) {
+  const int64_t begin = grouped ? SegmentScaleRow(args.y.tile, offsets[0], 0) : 0;
+  const int64_t end = grouped ? SegmentScaleRow(args.y.tile, offsets[args.segments.groups], args.segments.groups)
+                              : ScaleRows(args.y.tile, rows, args.stack);
+  cpu.pool.ParallelFor(end - begin, [&](int64_t from_begin, int) {
+    const int64_t i = begin + from_begin;
     const Band band = grouped ? BandOfSegments(args, offsets, i) : BandOfStack(args, i);
     if (band.first < band.end) cpu.ops.quantise(loop, band.first, band.end, i);
   });

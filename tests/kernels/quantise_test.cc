@@ -146,7 +146,7 @@ TEST_P(QuantiseTest, StacksOfMatrices) {
 }
 
 TEST_P(QuantiseTest, SegmentsStartTheirTilesAnew) {
-  const std::vector<int32_t> offsets = {3, 3, 140, 141, 141, 397, 400};
+  const std::vector<int32_t> offsets = {67, 67, 140, 141, 141, 397, 400};  // more than a tile before the first
   const int64_t groups = 6, rows = 420, cols = 77;
   const Segments segments = {ConstView(reinterpret_cast<const std::byte*>(offsets.data()), DType::kI32, 1, groups + 1),
                              groups, rows};
@@ -160,7 +160,7 @@ TEST_P(QuantiseTest, SegmentsStartTheirTilesAnew) {
       const int64_t scale_row = tile.rows == 1 ? offsets[g] : offsets[g] / tile.rows + g;
       ASSERT_NO_FATAL_FAILURE(ExpectRows(y, at, offsets[g], offsets[g + 1], scale_row));
     }
-    for (int64_t r : {0, 2, 400, 419}) EXPECT_EQ(y.Code(r, 0), 0xffu) << "row " << r << " is no row";
+    for (int64_t r : {0, 66, 400, 419}) EXPECT_EQ(y.Code(r, 0), 0xffu) << "row " << r << " is no row";
   }
 }
 

@@ -83,6 +83,7 @@ usage_cases() {
   bad 64 "exit-after soon: is no duration" "" "${t[@]}" --exit-after soon
   bad 64 "on-existing maybe: is neither" "" "${t[@]}" --on-existing maybe
   bad 64 "temperature is negative" "" generate --checkpoint run --prompt a --temperature=-1
+  bad 64 "seed -1: is negative; say 0 or more" "" generate --checkpoint run --prompt a --seed -1
   bad 64 "keep 0: keep at least 1" "" checkpoint prune run --keep 0
   bad 64 "compares two files" "" config diff tiny.textproto
   bad 64 "unknown verb 'nonsense'" "" help nonsense
