@@ -6,7 +6,7 @@
 #   --here      use this working tree and what is built in it, instead of a fresh clone in a temporary folder
 #   --log DIR   where the output of every item and the table are kept (.cache/acceptance)
 #   --list      print the items and what they must show
-#   ITEM        run these only, in this order; absent: all of them, about five hours on 2 cores
+#   ITEM        run these only, in this order; absent: all of them, about four and a half hours on 2 cores
 #
 # Exit codes: 0 all passed; 1 something failed; 64 usage. docs/acceptance.md explains the items.
 set -uo pipefail

@@ -94,8 +94,8 @@ compare_losses() {  # RUN_A RUN_B
     }'
 }
 train_both() {
-  local steps=120
-  train CPU "${steps}" "${out}/run_cpu" && train CUDA "${steps}" "${out}/run_cuda" &&
+  local steps=120 compare=(--config configs/presets/tiny_compare.textproto)
+  train CPU "${steps}" "${out}/run_cpu" "${compare[@]}" && train CUDA "${steps}" "${out}/run_cuda" "${compare[@]}" &&
     compare_losses "${out}/run_cuda" "${out}/run_cpu"
   local code=$?
   rm -rf "${out}"/run_cpu/checkpoints "${out}"/run_cuda/checkpoints  # metrics and reports stay
