@@ -1,12 +1,15 @@
 // Bodies of the Hugging Face config.json import and export.
 #include "configs/hf_config.h"
 
+#include <cmath>
 #include <limits>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "configs/problem.h"
+#include "configs/resolve.h"
 #include "nlohmann/json.hpp"
 
 namespace shoestring::config {
@@ -14,6 +17,8 @@ namespace {
 
 using Json = nlohmann::json;
 using OrderedJson = nlohmann::ordered_json;
+
+constexpr int64_t kDefaultPositions = 4096;
 
 // Reads typed fields and collects what is wrong with them; never throws, as each type is asked for before it is taken.
 class Reader {
@@ -29,10 +34,16 @@ class Reader {
       const auto value = json_.at(name).get<int64_t>();
       if (value >= 0 && value <= std::numeric_limits<int32_t>::max()) return static_cast<int32_t>(value);
     }
-    Add(name, Has(name) ? absl::StrCat("is ", Text(name)) : "is not set", "a whole number, not negative");
+    Add(name, json_.contains(name) ? absl::StrCat("is ", Text(name)) : "is not set", "a whole number, not negative");
     return 0;
   }
   int32_t IntOr(const char* name, int32_t otherwise) { return Has(name) ? Int(name) : otherwise; }
+  // Null is refused, as transformers fails on it.
+  int32_t IntUnlessAbsent(const char* name, int32_t otherwise) { return json_.contains(name) ? Int(name) : otherwise; }
+  // Null says that there is none.
+  int32_t CountUnlessAbsent(const char* name, int32_t otherwise) {
+    return json_.contains(name) ? IntOr(name, 0) : otherwise;
+  }
 
   double Number(const char* name) {
     if (Has(name) && json_.at(name).is_number()) return json_.at(name).get<double>();
@@ -78,18 +89,62 @@ class Reader {
   std::vector<Problem>& problems_;
 };
 
-void ReadAttention(Reader& in, ModelConfig& model) {
+// What transformers' configuration class of each architecture takes for fields that are absent.
+struct Defaults {
+  int32_t q_lora_rank;
+  int32_t first_k_dense_replace;
+  int32_t n_shared_experts;
+  int32_t bos_token_id;
+  int32_t eos_token_id;
+};
+constexpr Defaults kV3Defaults = {1536, 3, 1, 0, 1};
+constexpr Defaults kV2Defaults = {1536, 0, 2, 1, 2};
+
+void ReadAttention(Reader& in, const Defaults& defaults, ModelConfig& model) {
   AttentionConfig& attention = *model.mutable_attention();
   attention.set_qk_nope_head_dim(in.Int("qk_nope_head_dim"));
   attention.set_qk_rope_head_dim(in.Int("qk_rope_head_dim"));
   attention.set_v_head_dim(in.Int("v_head_dim"));
-  attention.set_q_lora_rank(in.IntOr("q_lora_rank", 0));
+  attention.set_q_lora_rank(in.CountUnlessAbsent("q_lora_rank", defaults.q_lora_rank));
   attention.set_kv_lora_rank(in.Int("kv_lora_rank"));
 }
 
-// transformers 4 has rope_theta and rope_scaling, transformers 5 puts both in rope_parameters.
+// What multiplies cosine and sine: in the released code, and in this program.
+double RopeAmplitude(const YarnConfig& yarn) {
+  return YarnTemperature(yarn.factor(), yarn.mscale()) / YarnTemperature(yarn.factor(), yarn.mscale_all_dim());
+}
+
+// And in transformers, where no attention_factor says it: a zero counts as absent there, and both must be present. The
+// softmax scale is the same in all three, as the temperature of mscale_all_dim 0 is 1.
+double TransformersAmplitude(const YarnConfig& yarn, bool has_mscale = true) {
+  const bool both = has_mscale && yarn.mscale() != 0 && yarn.mscale_all_dim() != 0;
+  return both ? RopeAmplitude(yarn) : YarnTemperature(yarn.factor(), 1);
+}
+
+bool NearlyEqual(double a, double b) { return std::abs(a - b) <= 1e-6 * std::abs(b); }
+
+void ReadYarn(Reader& rope, YarnConfig& yarn) {
+  yarn.set_factor(rope.Number("factor"));
+  yarn.set_original_length(rope.Int("original_max_position_embeddings"));
+  yarn.set_beta_fast(rope.NumberOr("beta_fast", 32));
+  yarn.set_beta_slow(rope.NumberOr("beta_slow", 1));
+  yarn.set_mscale(rope.NumberOr("mscale", 1));
+  yarn.set_mscale_all_dim(rope.NumberOr("mscale_all_dim", 0));
+  rope.Only("truncate", true);
+  const double implied = TransformersAmplitude(yarn, rope.Has("mscale"));
+  const double theirs = rope.NumberOr("attention_factor", implied), ours = RopeAmplitude(yarn);
+  if (NearlyEqual(theirs, ours)) return;
+  rope.Add("attention_factor",
+           absl::StrFormat("is %s%.9g, but mscale and mscale_all_dim mean %.9g",
+                           rope.Has("attention_factor") ? "" : "not set, which transformers takes for ", theirs, ours),
+           absl::StrFormat("say %.9g, or others of those two", ours));
+}
+
+// transformers 4 has rope_theta and rope_scaling, transformers 5 puts both in rope_parameters and prefers the former
+// where a file has both.
 void ReadRope(Reader& in, std::vector<Problem>& problems, ModelConfig& model) {
-  const char* name = in.Has("rope_parameters") ? "rope_parameters" : "rope_scaling";
+  const bool older = in.Has("rope_scaling") && !in.json().at("rope_scaling").empty();
+  const char* name = !older && in.Has("rope_parameters") ? "rope_parameters" : "rope_scaling";
   const bool has = in.Has(name);
   if (has && !in.json().at(name).is_object()) {
     in.Add(name, "is not an object", "null for plain RoPE");
@@ -106,13 +161,18 @@ void ReadRope(Reader& in, std::vector<Problem>& problems, ModelConfig& model) {
     in.Add(name, absl::StrCat("rope type \"", type, "\" is unknown"), "yarn, or null for plain RoPE");
     return;
   }
-  YarnConfig& yarn = *model.mutable_yarn();
-  yarn.set_factor(rope.Number("factor"));
-  yarn.set_original_length(rope.Int("original_max_position_embeddings"));
-  yarn.set_beta_fast(rope.NumberOr("beta_fast", 32));
-  yarn.set_beta_slow(rope.NumberOr("beta_slow", 1));
-  yarn.set_mscale(rope.NumberOr("mscale", 1));
-  yarn.set_mscale_all_dim(rope.NumberOr("mscale_all_dim", 0));
+  ReadYarn(rope, *model.mutable_yarn());
+}
+
+// deepseek_v2 has no groups of its own accord: where its method needs them they must be said.
+void ReadGroups(Reader& in, bool v3, bool grouped, MoeConfig& moe) {
+  if (v3) {
+    moe.set_groups(in.IntUnlessAbsent("n_group", 8));
+    moe.set_groups_kept(in.IntUnlessAbsent("topk_group", 4));
+  } else {
+    moe.set_groups(grouped ? in.Int("n_group") : 1);
+    moe.set_groups_kept(grouped ? in.Int("topk_group") : 1);
+  }
 }
 
 void ReadGate(Reader& in, bool v3, MoeConfig& moe) {
@@ -125,9 +185,7 @@ void ReadGate(Reader& in, bool v3, MoeConfig& moe) {
   if (!known) {
     in.Add("topk_method", absl::StrCat("is ", method), v3 ? "noaux_tc" : "greedy or group_limited_greedy");
   }
-  const bool grouped = v3 || method == "group_limited_greedy";
-  moe.set_groups(grouped ? in.IntOr("n_group", 1) : 1);
-  moe.set_groups_kept(grouped ? in.IntOr("topk_group", 1) : 1);
+  ReadGroups(in, v3, method == "group_limited_greedy", moe);
   moe.set_group_score(v3 ? MoeConfig::TOP2_SUM : MoeConfig::MAX);
   moe.set_gate(v3 ? MoeConfig::SIGMOID : MoeConfig::SOFTMAX);
   moe.set_renormalize(in.BoolOr("norm_topk_prob", v3));
@@ -137,10 +195,10 @@ void ReadGate(Reader& in, bool v3, MoeConfig& moe) {
   }
 }
 
-void ReadExperts(Reader& in, bool v3, ModelConfig& model) {
+void ReadExperts(Reader& in, bool v3, const Defaults& defaults, ModelConfig& model) {
   MoeConfig& moe = *model.mutable_moe();
   moe.set_routed_experts(in.Int("n_routed_experts"));
-  moe.set_shared_experts(in.IntOr("n_shared_experts", 0));
+  moe.set_shared_experts(in.CountUnlessAbsent("n_shared_experts", defaults.n_shared_experts));
   moe.set_active_experts(in.Int("num_experts_per_tok"));
   moe.set_expert_ffn(in.Int("moe_intermediate_size"));
   ReadGate(in, v3, moe);
@@ -171,14 +229,17 @@ void RefuseOthers(Reader& in) {
 }
 
 OrderedJson RopeScaling(const YarnConfig& yarn) {
-  return {{"type", "yarn"},
-          {"rope_type", "yarn"},
-          {"factor", yarn.factor()},
-          {"original_max_position_embeddings", yarn.original_length()},
-          {"beta_fast", yarn.beta_fast()},
-          {"beta_slow", yarn.beta_slow()},
-          {"mscale", yarn.mscale()},
-          {"mscale_all_dim", yarn.mscale_all_dim()}};
+  OrderedJson rope = {{"type", "yarn"},
+                      {"rope_type", "yarn"},
+                      {"factor", yarn.factor()},
+                      {"original_max_position_embeddings", yarn.original_length()},
+                      {"beta_fast", yarn.beta_fast()},
+                      {"beta_slow", yarn.beta_slow()},
+                      {"mscale", yarn.mscale()},
+                      {"mscale_all_dim", yarn.mscale_all_dim()}};
+  const double amplitude = RopeAmplitude(yarn);
+  if (!NearlyEqual(TransformersAmplitude(yarn), amplitude)) rope["attention_factor"] = amplitude;
+  return rope;
 }
 
 // Why neither architecture can say the model; empty when one can.
@@ -187,11 +248,16 @@ std::string WhyNotExportable(const ModelConfig& model, const HfExportOptions& op
   const MoeConfig& moe = model.moe();
   const bool ranked = moe.groups_kept() < moe.groups();
   if (moe.gate() == MoeConfig::SIGMOID) {
+    if (moe.routed_experts() < 2 * moe.groups()) {
+      return "model.moe.groups: deepseek_v3 ranks a group by its two best experts, and here a group has one; say fewer "
+             "groups, or more experts";
+    }
     return ranked && moe.group_score() == MoeConfig::MAX ? "model.moe.group_score: deepseek_v3 has TOP2_SUM only" : "";
   }
   if (ranked && moe.group_score() == MoeConfig::TOP2_SUM) return "model.moe.group_score: deepseek_v2 has MAX only";
-  if (moe.renormalize() && moe.routed_scaling() != 1) {
-    return "model.moe.routed_scaling: deepseek_v2 does not scale renormalised weights";
+  if (moe.renormalize()) {
+    return "model.moe.renormalize: transformers' deepseek_v2 never divides the chosen affinities by their sum; train "
+           "with renormalize: false, or with a sigmoid gate";
   }
   if (options.mtp && model.mtp_depth() > 0) return "model.mtp_depth: deepseek_v2 has no MTP; export without it";
   return "";
@@ -231,16 +297,17 @@ absl::StatusOr<ModelConfig> ImportHfConfig(absl::string_view text, const std::st
   model.set_layers(in.Int("num_hidden_layers"));
   model.set_hidden(in.Int("hidden_size"));
   model.set_heads(in.Int("num_attention_heads"));
-  ReadAttention(in, model);
+  const Defaults& defaults = v3 ? kV3Defaults : kV2Defaults;
+  ReadAttention(in, defaults, model);
   ReadRope(in, problems, model);
-  model.set_dense_layers(in.IntOr("first_k_dense_replace", 0));
+  model.set_dense_layers(in.IntUnlessAbsent("first_k_dense_replace", defaults.first_k_dense_replace));
   if (model.dense_layers() > 0) model.set_dense_ffn(in.Int("intermediate_size"));
-  ReadExperts(in, v3, model);
+  ReadExperts(in, v3, defaults, model);
   model.set_mtp_depth(in.IntOr("num_nextn_predict_layers", 0));
   model.set_norm_eps(in.NumberOr("rms_norm_eps", 1e-6));
   model.set_init_std(in.NumberOr("initializer_range", 0.02));
-  model.set_bos_id(in.IntOr("bos_token_id", 0));
-  model.set_eos_id(in.IntOr("eos_token_id", 1));
+  model.set_bos_id(in.IntOr("bos_token_id", defaults.bos_token_id));
+  model.set_eos_id(in.IntOr("eos_token_id", defaults.eos_token_id));
   if (!problems.empty()) return ProblemsToStatus(problems);
   return model;
 }
@@ -266,7 +333,8 @@ absl::StatusOr<std::string> ExportHfConfig(const ModelConfig& model, const HfExp
   out["qk_rope_head_dim"] = attention.qk_rope_head_dim();
   out["v_head_dim"] = attention.v_head_dim();
   WriteExperts(model, v3, out);
-  out["max_position_embeddings"] = options.max_position_embeddings;
+  const int64_t reach = model.has_yarn() ? YarnReach(model.yarn()) : kDefaultPositions;
+  out["max_position_embeddings"] = options.max_position_embeddings > 0 ? options.max_position_embeddings : reach;
   out["rope_theta"] = attention.rope_theta();
   out["rope_scaling"] = model.has_yarn() ? RopeScaling(model.yarn()) : OrderedJson(nullptr);
   if (v3) out["rope_interleave"] = true;

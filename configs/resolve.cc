@@ -2,6 +2,7 @@
 #include "configs/resolve.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/check.h"
 #include "configs/walk.h"
@@ -21,6 +22,27 @@ PhaseSettings ResolvePhase(const RunConfig& config, int index) {
   settings.expert_lanes = phase.has_expert_lanes() ? phase.expert_lanes() : config.train().expert_lanes();
   settings.yarn = phase.has_yarn() ? &phase.yarn() : config.model().has_yarn() ? &config.model().yarn() : nullptr;
   return settings;
+}
+
+double YarnTemperature(double factor, double mscale) { return factor > 1 ? 0.1 * mscale * std::log(factor) + 1 : 1; }
+
+int64_t YarnReach(const YarnConfig& yarn) { return static_cast<int64_t>(yarn.original_length() * yarn.factor()); }
+
+TrainedModel ModelAfter(const RunConfig& config, int phases) {
+  TrainedModel trained;
+  trained.model = config.model();
+  if (phases > 0) {
+    const YarnConfig* const yarn = ResolvePhase(config, phases - 1).yarn;
+    if (yarn != nullptr) *trained.model.mutable_yarn() = *yarn;
+  }
+  if (trained.model.has_yarn()) {
+    trained.context_length = YarnReach(trained.model.yarn());
+    return trained;
+  }
+  for (int i = 0; i < std::min(std::max(phases, 1), config.train().phase_size()); ++i) {
+    trained.context_length = std::max<int64_t>(trained.context_length, config.train().phase(i).sequence_length());
+  }
+  return trained;
 }
 
 int64_t WorldSize(const LayoutConfig& layout) { return int64_t{layout.pipeline_ranks()} * layout.data_ranks(); }

@@ -20,6 +20,19 @@ struct PhaseSettings {
 // `index` is in [0, config.train().phase_size()).
 PhaseSettings ResolvePhase(const RunConfig& config, int index);
 
+// Attention temperature under YaRN: 0.1 * mscale * ln(factor) + 1; 1 where the factor is not above 1.
+double YarnTemperature(double factor, double mscale);
+
+// Tokens of the longest context that YaRN is for: original_length * factor.
+int64_t YarnReach(const YarnConfig& yarn);
+
+// What a run has after its first `phases` phases; 0: before its first step.
+struct TrainedModel {
+  ModelConfig model;           // with the YaRN of the last of those phases
+  int64_t context_length = 0;  // what that YaRN reaches, else the longest sequence of those phases (0: of the first)
+};
+TrainedModel ModelAfter(const RunConfig& config, int phases);
+
 // Ranks: pipeline_ranks * data_ranks.
 int64_t WorldSize(const LayoutConfig& layout);
 

@@ -9,6 +9,7 @@
 #include "configs/hf_config.h"
 #include "configs/print.h"
 #include "configs/reference.h"
+#include "configs/resolve.h"
 #include "google/protobuf/text_format.h"
 #include "launch/exit_codes.h"
 #include "launch/verbs.h"
@@ -103,11 +104,9 @@ int RunImport(const Values& values) {
 int RunExport(const Values& values) {
   const absl::StatusOr<config::LoadedConfig> loaded = LoadValidConfig(values);
   if (!loaded.ok()) return Fail(Area::kConfig, loaded.status());
-  config::HfExportOptions options;
-  for (const config::Phase& phase : loaded->config.train().phase()) {
-    options.max_position_embeddings = phase.sequence_length();  // of the last phase
-  }
-  const absl::StatusOr<std::string> json = config::ExportHfConfig(loaded->config.model(), options);
+  const config::TrainedModel trained = config::ModelAfter(loaded->config, loaded->config.train().phase_size());
+  const absl::StatusOr<std::string> json =
+      config::ExportHfConfig(trained.model, {.max_position_embeddings = trained.context_length});
   if (!json.ok()) return Fail(Area::kConfig, json.status());
   std::fputs(json->c_str(), stdout);
   return kDone;
@@ -152,6 +151,7 @@ std::vector<Verb> ConfigVerbs() {
       {"config import-hf", "turn a Hugging Face config.json into a model config", "FILE",
        "Example:\n  shoestring config import-hf config.json > model.textproto", DeclareFile, "file", RunImport},
       {"config export-hf", "print a model as a Hugging Face config.json", "--config FILE... [--set PATH=VALUE]...",
+       "The model is the one that the last phase leaves, with its context extension.\n\n"
        "Example:\n  shoestring config export-hf --config configs/recipes/tiny_cpu.textproto > config.json",
        DeclareConfigFlags, "", RunExport},
   };

@@ -1,6 +1,9 @@
 // Tests of the Hugging Face config.json: round trips, the released DeepSeek-V3 file, and what is refused.
 #include "configs/hf_config.h"
 
+#include <cmath>
+#include <tuple>
+
 #include "configs/print.h"
 #include "gmock/gmock.h"
 #include "google/protobuf/util/message_differencer.h"
@@ -12,6 +15,7 @@ namespace {
 
 using google::protobuf::util::MessageDifferencer;
 using nlohmann::json;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
@@ -76,6 +80,113 @@ TEST(HfImportTest, NullMeansAbsent) {
   ASSERT_TRUE(imported.ok()) << imported.status();
   EXPECT_FALSE(imported->has_yarn());
   EXPECT_EQ(imported->attention().q_lora_rank(), 0);
+}
+
+// As transformers' two configuration classes have them; null is not absence where it says something.
+TEST(HfImportTest, AbsentFieldsAreTheirClassesDefaults) {
+  json v3 = ReleasedV3();
+  json v2 = json::parse(ExportHfConfig(LoadRecipe("v2_lite_16b").config.model(), {}).value());
+  for (const char* field : {"q_lora_rank", "first_k_dense_replace", "n_shared_experts", "n_group", "topk_group",
+                            "bos_token_id", "eos_token_id"}) {
+    v3.erase(field);
+    v2.erase(field);
+  }
+  const absl::StatusOr<ModelConfig> third = ImportHfConfig(v3.dump()), second = ImportHfConfig(v2.dump());
+  ASSERT_TRUE(third.ok()) << third.status();
+  ASSERT_TRUE(second.ok()) << second.status();
+  EXPECT_THAT((std::vector<int>{third->attention().q_lora_rank(), third->dense_layers(), third->moe().shared_experts(),
+                                third->moe().groups(), third->moe().groups_kept(), third->bos_id(), third->eos_id()}),
+              ElementsAre(1536, 3, 1, 8, 4, 0, 1));
+  EXPECT_THAT(
+      (std::vector<int>{second->attention().q_lora_rank(), second->dense_layers(), second->moe().shared_experts(),
+                        second->moe().groups(), second->moe().groups_kept(), second->bos_id(), second->eos_id()}),
+      ElementsAre(1536, 0, 2, 1, 1, 1, 2));
+  v3["n_shared_experts"] = nullptr;
+  EXPECT_EQ(ImportHfConfig(v3.dump())->moe().shared_experts(), 0);
+  v3["n_group"] = nullptr;
+  EXPECT_THAT(std::string(ImportHfConfig(v3.dump()).status().message()), HasSubstr("n_group: is null; a whole number"));
+  v2["topk_method"] = "group_limited_greedy";
+  EXPECT_THAT(std::string(ImportHfConfig(v2.dump()).status().message()), HasSubstr("n_group: is not set"));
+}
+
+TEST(HfImportTest, TheOlderRopeFieldGoesFirst) {
+  json file = ReleasedV3();
+  file["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", 5000}};
+  EXPECT_EQ(ImportHfConfig(file.dump())->yarn().factor(), 40);
+  file["rope_scaling"] = json::object();
+  EXPECT_EQ(ImportHfConfig(file.dump())->attention().rope_theta(), 5000);
+  EXPECT_FALSE(ImportHfConfig(file.dump())->has_yarn());
+}
+
+// The released code divides the temperatures of mscale and mscale_all_dim; transformers does where both are there and
+// not 0, and takes 0.1 ln(factor) + 1 where not, unless attention_factor says another number.
+TEST(HfImportTest, TemperaturesMeanTheSameToEveryReaderOrAreRefused) {
+  struct Case {
+    const char* said;
+    double mscale, all_dim;
+    const char* refusal;  // empty: none
+  };
+  for (const Case& c : {
+           Case{"{}", 1, 0, ""},
+           Case{R"({"mscale": 1.0})", 1, 0, ""},
+           Case{R"({"mscale": 0.5, "mscale_all_dim": 0.25})", 0.5, 0.25, ""},
+           Case{R"({"mscale": 0.5, "mscale_all_dim": 0.25, "attention_factor": 1.0844})", 0, 0,
+                "attention_factor: is 1.0844, but mscale and mscale_all_dim mean 1.08443"},
+           Case{R"({"mscale": 0, "mscale_all_dim": 0})", 0, 0,
+                "attention_factor: is not set, which transformers takes for 1.36888795, but mscale and mscale_all_dim "
+                "mean 1; say 1"},
+           Case{R"({"mscale": 0, "mscale_all_dim": 0, "attention_factor": 1})", 0, 0, ""},
+           Case{R"({"mscale": 0.707})", 0, 0, "attention_factor: is not set"},
+           Case{R"({"mscale_all_dim": 1.0})", 0, 0, "attention_factor: is not set"},
+           Case{R"({"mscale_all_dim": 1.0, "attention_factor": 1.0})", 1, 1, ""},
+           Case{R"({"truncate": false})", 0, 0, "truncate: is false; only true can be trained here"},
+       }) {
+    json file = ReleasedV3();
+    file["rope_scaling"] = {{"type", "yarn"}, {"factor", 40}, {"original_max_position_embeddings", 4096}};
+    file["rope_scaling"].update(json::parse(c.said));
+    const absl::StatusOr<ModelConfig> imported = ImportHfConfig(file.dump());
+    ASSERT_EQ(imported.ok(), *c.refusal == '\0') << c.said << imported.status();
+    if (!imported.ok()) {
+      EXPECT_THAT(std::string(imported.status().message()), StartsWith(absl::StrCat("config.json: ", c.refusal)));
+      continue;
+    }
+    EXPECT_EQ(imported->yarn().mscale(), c.mscale) << c.said;
+    EXPECT_EQ(imported->yarn().mscale_all_dim(), c.all_dim) << c.said;
+  }
+}
+
+TEST(HfExportTest, TemperaturesThatTransformersWouldTakeOtherwiseAreSaid) {
+  for (const auto& [mscale, all_dim, said] : {std::tuple{1.0, 1.0, false},
+                                              {0.707, 0.5, false},
+                                              {1.0, 0.0, false},
+                                              {0.5, 0.0, true},
+                                              {0.0, 0.0, true},
+                                              {0.0, 1.0, true}}) {
+    ModelConfig model = LoadRecipe("tiny_cpu").config.model();
+    YarnConfig& yarn = *model.mutable_yarn();
+    yarn = LoadRecipe("deepseek_v3_671b").config.train().phase(3).yarn();
+    yarn.set_mscale(mscale);
+    yarn.set_mscale_all_dim(all_dim);
+    const absl::StatusOr<std::string> text = ExportHfConfig(model, {});
+    ASSERT_TRUE(text.ok()) << text.status();
+    const json rope = json::parse(*text)["rope_scaling"];
+    ASSERT_EQ(rope.contains("attention_factor"), said) << rope;
+    if (said) {
+      EXPECT_NEAR(rope["attention_factor"].get<double>(),
+                  (0.1 * mscale * std::log(40) + 1) / (0.1 * all_dim * std::log(40) + 1), 1e-12);
+    }
+    const absl::StatusOr<ModelConfig> again = ImportHfConfig(*text);
+    ASSERT_TRUE(again.ok()) << again.status();
+    EXPECT_EQ(Difference(model, *again), "");
+  }
+}
+
+TEST(HfExportTest, TheContextIsWhatYarnReaches) {
+  ModelConfig model = LoadRecipe("tiny_cpu").config.model();
+  EXPECT_EQ(json::parse(*ExportHfConfig(model, {}))["max_position_embeddings"], 4096);
+  *model.mutable_yarn() = LoadRecipe("deepseek_v3_671b").config.train().phase(3).yarn();
+  EXPECT_EQ(json::parse(*ExportHfConfig(model, {}))["max_position_embeddings"], 163840);
+  EXPECT_EQ(json::parse(*ExportHfConfig(model, {.max_position_embeddings = 77}))["max_position_embeddings"], 77);
 }
 
 TEST(HfExportTest, EveryRecipeSurvivesTheRoundTrip) {
@@ -217,8 +328,12 @@ INSTANTIATE_TEST_SUITE_P(
                       Unsayable{"tiny_cpu", {"model.moe.group_score=MAX"}, "model.moe.group_score: deepseek_v3"},
                       Unsayable{"tiny_cpu", {"model.moe.gate=SOFTMAX"}, "model.moe.group_score: deepseek_v2"},
                       Unsayable{"v2_lite_16b",
-                                {"model.moe.renormalize=true", "model.moe.routed_scaling=2"},
-                                "model.moe.routed_scaling:"},
+                                {"model.moe.renormalize=true"},
+                                "model.moe.renormalize: transformers' deepseek_v2 never divides"},
+                      Unsayable{"tiny_cpu",
+                                {"model.moe.routed_experts=4", "model.moe.groups=4", "model.moe.groups_kept=4",
+                                 "model.moe.active_experts=2"},
+                                "model.moe.groups: deepseek_v3 ranks a group by its two best experts"},
                       Unsayable{"v2_lite_16b", {"model.mtp_depth=1"}, "model.mtp_depth:"}));
 
 }  // namespace

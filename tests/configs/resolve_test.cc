@@ -32,6 +32,27 @@ TEST(ResolveTest, PhaseReplacesWhatItSays) {
   EXPECT_EQ(config.train().phase(1).layout().layers_per_stage_size(), 2) << "the config itself is left alone";
 }
 
+TEST(ResolveTest, AModelHasTheContextOfThePhasesBehindIt) {
+  const RunConfig v3 = LoadRecipe("deepseek_v3_671b").config;
+  for (const auto& [phases, context_length] : {std::pair<int, int>{0, 4096}, {1, 4096}, {2, 4096}}) {
+    EXPECT_FALSE(ModelAfter(v3, phases).model.has_yarn()) << phases;
+    EXPECT_EQ(ModelAfter(v3, phases).context_length, context_length) << phases;
+  }
+  for (const int phases : {3, 4}) {
+    EXPECT_EQ(ModelAfter(v3, phases).model.yarn().factor(), 40) << phases;
+    EXPECT_EQ(ModelAfter(v3, phases).context_length, 163840) << phases;
+  }
+  RunConfig plain;
+  for (const int length : {64, 256, 128, 512}) plain.mutable_train()->add_phase()->set_sequence_length(length);
+  std::vector<int64_t> lengths;
+  for (int phases = 0; phases <= 4; ++phases) lengths.push_back(ModelAfter(plain, phases).context_length);
+  EXPECT_THAT(lengths, ElementsAre(64, 64, 256, 256, 512));
+  EXPECT_EQ(ModelAfter({}, 0).context_length, 0);
+  plain.mutable_model()->mutable_yarn()->set_factor(2);
+  plain.mutable_model()->mutable_yarn()->set_original_length(100);
+  EXPECT_EQ(ModelAfter(plain, 0).context_length, 200);
+}
+
 TEST(ResolveTest, LayersAreSpreadEvenly) {
   LayoutConfig layout;
   layout.set_stages(4);

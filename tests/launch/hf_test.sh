@@ -5,6 +5,7 @@
 #   tests/launch/hf_test.sh PROGRAM CONFIG
 set -euo pipefail
 source "$(dirname "$0")/fixture.sh"
+recipes=$(realpath "$(dirname "$0")/../../configs/recipes")
 in_fixture "$1" "$2"
 
 # refused CODE LINES REGEX WORDS...: the program must end with CODE and as many lines of errors, one like REGEX.
@@ -46,6 +47,13 @@ diff -r hf_bf16 again_bf16
 import hf_f32 twin > /dev/null
 shoestring resume --run-dir twin --max-steps 3 > /dev/null 2>&1
 [[ "$(digest_of twin)" == "$(digest_of run_f32)" ]] || fail "two imports of one directory trained apart"
+
+# A config's model is that of its last phase, context extension included.
+shoestring config export-hf --config "${recipes}/deepseek_v3_671b.textproto" > v3.json
+grep -q '"max_position_embeddings": 163840,' v3.json || fail "V3 has $(grep max_position v3.json)"
+grep -q '"factor": 40.0,' v3.json || fail "V3 is exported without YaRN"
+shoestring config export-hf --config tiny.textproto > tiny.json
+diff <(grep -v torch_dtype tiny.json) <(grep -v torch_dtype hf_f32/config.json)
 
 into=(checkpoint import-hf --config tiny.textproto --run-dir new)
 refused 64 1 "none of f32, bf16 and fp8" checkpoint export-hf first --output x --dtype f16

@@ -24,8 +24,6 @@
 namespace shoestring {
 namespace {
 
-constexpr int64_t kDefaultPositions = 4096;
-
 absl::Status WriteSynced(FileSystem& fs, const std::string& path, absl::string_view contents) {
   ASSIGN_OR_RETURN(const std::unique_ptr<WritableFile> file, fs.Create(path));
   RETURN_IF_ERROR(file->Append(contents));
@@ -61,11 +59,6 @@ class Exporter {
   absl::Status WriteConfigs() {
     config::HfExportOptions options;
     options.max_position_embeddings = options_.max_position_embeddings;
-    if (options.max_position_embeddings == 0) {
-      options.max_position_embeddings =
-          model_.has_yarn() ? static_cast<int64_t>(model_.yarn().original_length() * model_.yarn().factor())
-                            : kDefaultPositions;
-    }
     options.torch_dtype = options_.dtype == DType::kF32 ? "float32" : "bfloat16";
     options.mtp = options_.mtp;
     ASSIGN_OR_RETURN(std::string text, config::ExportHfConfig(model_, options));
@@ -145,16 +138,10 @@ class Exporter {
   absl::Status WriteTokenizer() {
     ASSIGN_OR_RETURN(const std::string json, ReadFile(fs_, options_.tokenizer_json));
     RETURN_IF_ERROR(WriteSynced(fs_, File("tokenizer.json"), json));
-    std::string config;
-    if (options_.tokenizer_config_json.empty()) {
-      absl::StatusOr<Tokenizer> tokenizer = Tokenizer::Parse(json);
-      if (!tokenizer.ok()) return WithContext(tokenizer.status(), options_.tokenizer_json);
-      config = TokenizerConfig(*tokenizer);
-    } else {
-      ASSIGN_OR_RETURN(config, ReadFile(fs_, options_.tokenizer_config_json));
-    }
+    const absl::StatusOr<Tokenizer> tokenizer = Tokenizer::Parse(json);
+    if (!tokenizer.ok()) return WithContext(tokenizer.status(), options_.tokenizer_json);
     exported_.tokenizer = true;
-    return WriteSynced(fs_, File("tokenizer_config.json"), config);
+    return WriteSynced(fs_, File("tokenizer_config.json"), TokenizerConfig(*tokenizer));
   }
 
   static std::string TokenizerConfig(const Tokenizer& tokenizer) {
@@ -178,15 +165,10 @@ class Exporter {
   HfExported exported_;
 };
 
-// The model as the last step before the checkpoint saw it: a phase may have a context extension of its own.
-config::ModelConfig ModelAt(const config::RunConfig& run, const checkpoint::SnapshotHeader& header) {
-  config::ModelConfig model = run.model();
-  const int next = std::min(header.phase(), run.train().phase_size() - 1);
-  const int phase = header.phase() == next && header.phase_step() == 0 ? next - 1 : next;  // not begun yet
-  if (phase < 0) return model;
-  const config::YarnConfig* const yarn = config::ResolvePhase(run, phase).yarn;
-  if (yarn != nullptr && yarn != &run.model().yarn()) *model.mutable_yarn() = *yarn;
-  return model;
+// Phases that have taken a step before the checkpoint.
+int PhasesBegun(const config::RunConfig& run, const checkpoint::SnapshotHeader& header) {
+  const int next = std::min<int>(header.phase(), run.train().phase_size());
+  return next < run.train().phase_size() && header.phase_step() > 0 ? next + 1 : next;
 }
 
 // The path of the tokenizer to put beside the weights: `wanted`, which must be the run's own, or the run's if it is
@@ -238,13 +220,9 @@ absl::StatusOr<HfExported> ExportCheckpointHf(FileSystem& fs, const std::string&
   const config::RunConfig& run = loaded.config;
   ASSIGN_OR_RETURN(filled.tokenizer_json, TokenizerOf(fs, run, checkpoint.header(), options.tokenizer_json));
   filled.power_of_two_scales |= run.precision().fp8().power_of_two_weight();
-  const config::ModelConfig model = ModelAt(run, checkpoint.header());
-  if (filled.max_position_embeddings == 0 && !model.has_yarn()) {
-    for (const auto& phase : run.train().phase()) {
-      filled.max_position_embeddings = std::max<int64_t>(filled.max_position_embeddings, phase.sequence_length());
-    }
-  }
-  return ExportHf(fs, directory, model, *weights, filled);
+  const config::TrainedModel trained = config::ModelAfter(run, PhasesBegun(run, checkpoint.header()));
+  if (filled.max_position_embeddings == 0) filled.max_position_embeddings = trained.context_length;
+  return ExportHf(fs, directory, trained.model, *weights, filled);
 }
 
 }  // namespace shoestring

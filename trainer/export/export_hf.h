@@ -23,7 +23,6 @@ struct HfExport {
   int64_t max_shard_bytes = 5'000'000'000;  // of a weight file; one larger tensor still goes into one file
   int64_t max_position_embeddings = 0;  // tokens; 0: what YaRN reaches, else the longest trained sequence, else 4096
   std::string tokenizer_json{};         // path of the file to copy; empty: none, of a checkpoint its run's if there
-  std::string tokenizer_config_json{};  // path; empty: one is made from tokenizer_json
 };
 
 struct HfExported {
@@ -41,7 +40,8 @@ absl::StatusOr<HfExported> ExportHf(FileSystem& fs, const std::string& place, co
                                     WeightSource& weights, const HfExport& options);
 
 // The same from the checkpoint at `checkpoint_path`, whose config says the model, context extension as in the phase
-// that trained it; power-of-two scales where its FP8 recipe has them. `kind` is kWeights or kEma. Moreover
+// that trained it, sequences as in the phases up to there (before the first step, as in the first phase); power-of-two
+// scales where its FP8 recipe has them. `kind` is kWeights or kEma. Moreover
 // FAILED_PRECONDITION for a tokenizer that the run was not trained with.
 absl::StatusOr<HfExported> ExportCheckpointHf(FileSystem& fs, const std::string& checkpoint_path, StateKind kind,
                                               const std::string& directory, const HfExport& options);

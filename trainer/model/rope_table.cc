@@ -4,12 +4,12 @@
 #include <algorithm>
 #include <cmath>
 
+#include "configs/resolve.h"
+
 namespace shoestring {
 namespace {
 
 constexpr double kTwoPi = 6.283185307179586476925;
-
-double Temperature(double factor, double mscale) { return factor > 1 ? 0.1 * mscale * std::log(factor) + 1 : 1; }
 
 // The (fractional) channel pair that turns `rotations` times over the original length.
 double PairOfRotations(const RopeSettings& s, int64_t rope, double rotations) {
@@ -26,7 +26,7 @@ std::vector<double> RopeFrequencies(const RopeSettings& settings, int64_t rope) 
   if (settings.factor <= 1) return frequencies;
   const double low = std::max(std::floor(PairOfRotations(settings, rope, settings.beta_fast)), 0.0);
   double high = std::min(std::ceil(PairOfRotations(settings, rope, settings.beta_slow)), static_cast<double>(rope - 1));
-  if (high <= low) high = low + 0.001;  // a step instead of a ramp, without dividing by zero
+  if (high == low) high += 0.001;  // a step instead of a ramp, without dividing by zero
   for (int64_t j = 0; j < rope / 2; ++j) {
     const double ramp = std::clamp((static_cast<double>(j) - low) / (high - low), 0.0, 1.0);
     frequencies[j] = frequencies[j] / settings.factor * ramp + frequencies[j] * (1 - ramp);
@@ -35,11 +35,12 @@ std::vector<double> RopeFrequencies(const RopeSettings& settings, int64_t rope) 
 }
 
 double RopeAmplitude(const RopeSettings& settings) {
-  return Temperature(settings.factor, settings.mscale) / Temperature(settings.factor, settings.mscale_all_dim);
+  return config::YarnTemperature(settings.factor, settings.mscale) /
+         config::YarnTemperature(settings.factor, settings.mscale_all_dim);
 }
 
 double SoftmaxScale(const ModelShape& shape) {
-  const double temperature = Temperature(shape.rope_settings.factor, shape.rope_settings.mscale_all_dim);
+  const double temperature = config::YarnTemperature(shape.rope_settings.factor, shape.rope_settings.mscale_all_dim);
   return temperature * temperature / std::sqrt(static_cast<double>(shape.nope + shape.rope));
 }
 

@@ -40,10 +40,6 @@ INSTANTIATE_TEST_SUITE_P(Kinds, HfImportTest,
                                          Case{"no_query_latent", DType::kF32, {"model.attention.q_lora_rank=0"}},
                                          Case{"no_mtp", DType::kF32, {"model.mtp_depth=0"}},
                                          Case{"two_mtp", DType::kBF16, {"model.mtp_depth=2"}},
-                                         Case{"one_expert",
-                                              DType::kF32,
-                                              {"model.moe.routed_experts=1", "model.moe.active_experts=1",
-                                               "model.moe.groups=1"}},
                                          Case{"f32_moments", DType::kF32, {"precision.moments=MOMENTS_FP32"}}),
                          [](const auto& info) { return std::string(info.param.name); });
 
@@ -127,10 +123,20 @@ TEST_P(HfImportTest, BeginsARunAtStepZero) {
   }
 }
 
-TEST(HfImportRunTest, ASoftmaxGateBeginsWithoutBiases) {
-  const config::RunConfig run =
-      SmallConfig({"model.moe.gate=SOFTMAX", "model.moe.group_score=MAX", "model.moe.renormalize=false",
-                   "model.mtp_depth=0", "model.attention.q_lora_rank=0"});
+class SoftmaxImportTest : public testing::TestWithParam<std::vector<std::string>> {};
+INSTANTIATE_TEST_SUITE_P(Experts, SoftmaxImportTest,
+                         testing::Values(std::vector<std::string>{},
+                                         std::vector<std::string>{"model.moe.routed_experts=1",
+                                                                  "model.moe.active_experts=1", "model.moe.groups=1"}),
+                         [](const auto& info) { return std::string(info.param.empty() ? "several" : "one"); });
+
+TEST_P(SoftmaxImportTest, BeginsWithoutBiases) {
+  std::vector<std::string> overrides = GetParam();
+  for (const char* set : {"model.moe.gate=SOFTMAX", "model.moe.group_score=MAX", "model.moe.renormalize=false",
+                          "model.mtp_depth=0", "model.attention.q_lora_rank=0"}) {
+    overrides.emplace_back(set);
+  }
+  const config::RunConfig run = SmallConfig(overrides);
   Weights weights(run.model());
   weights.Fill();
   for (const Parameter& p : weights.table) {

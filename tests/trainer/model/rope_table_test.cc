@@ -33,6 +33,19 @@ TEST(RopeTable, YarnKeepsFastAndSlowsSlowFrequencies) {
   EXPECT_EQ(RopeAmplitude(DeepSeekV3Yarn()), 1);
 }
 
+// As the released code has it: bounds that meet make a step; bounds that cross, as those of an original length of less
+// than a rotation do, change nothing.
+TEST(RopeTable, BoundsThatMeetOrCross) {
+  const std::vector<double> plain = RopeFrequencies({}, 64);
+  RopeSettings yarn = DeepSeekV3Yarn();
+  yarn.original_length = 6;
+  const std::vector<double> met = RopeFrequencies(yarn, 64);
+  EXPECT_DOUBLE_EQ(met[0], plain[0]);
+  for (int j = 1; j < 32; ++j) EXPECT_DOUBLE_EQ(met[j], plain[j] / 40) << j;
+  yarn.original_length = 4;
+  for (int j = 0; j < 32; ++j) EXPECT_DOUBLE_EQ(RopeFrequencies(yarn, 64)[j], plain[j]) << j;
+}
+
 TEST(RopeTable, AmplitudeIsTheRatioOfTemperatures) {
   RopeSettings yarn = DeepSeekV3Yarn();
   yarn.mscale_all_dim = 0;
