@@ -45,11 +45,11 @@ void NormLatents(const LayerContext& ctx, const MlaWeights& w, const MlaSaved& s
   if (s.q_rank > 0) {
     ctx.backend.RmsNorm(
         ctx.stream,
-        {QueryPart(s, saved.qkv_a), {}, {}, w.q_norm, s.norm_eps, to.c_q, first ? saved.q_inverse_rms : none});
+        {QueryPart(s, saved.qkv_a), {}, {}, w.q_norm, kLatentNormEps, to.c_q, first ? saved.q_inverse_rms : none});
   }
   ctx.backend.RmsNorm(
       ctx.stream,
-      {LatentPart(s, saved.qkv_a), {}, {}, w.kv_norm, s.norm_eps, to.c_kv, first ? saved.kv_inverse_rms : none});
+      {LatentPart(s, saved.qkv_a), {}, {}, w.kv_norm, kLatentNormEps, to.c_kv, first ? saved.kv_inverse_rms : none});
 }
 
 struct Expanded {

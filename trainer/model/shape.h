@@ -23,6 +23,9 @@ struct RopeSettings {
   double mscale_all_dim = 0;
 };
 
+// Epsilon of the norms of both latents. The released code builds these two without its rms_norm_eps.
+inline constexpr double kLatentNormEps = 1e-6;
+
 // Sizes of the model and of one micro-batch. Letters are those of docs/notation.md.
 struct ModelShape {
   int64_t sequences = 1;        // of a micro-batch
@@ -49,7 +52,7 @@ struct ModelShape {
   bool renormalize = true;
   double routed_scaling = 1;
   int64_t mtp_depth = 0;
-  double norm_eps = 1e-6;
+  double norm_eps = 1e-6;  // of every norm but those of the latents
   RopeSettings rope_settings;
   DType act = DType::kF32;
   PrecisionFormats formats;

@@ -171,14 +171,14 @@ TEST_P(Fp8LayersTest, AttentionMultipliesWhatTheRecipeSays) {
   MlaBackwardInput(ctx(), weights, saved, pending, {}, dx);
   MlaBackwardWeight(ctx(), weights, saved, pending, grads);
 
-  const auto norm = [&](View x, View gain_of) {
+  const auto norm = [&](View x, View gain_of, double epsilon) {
     const View y = Zeros(x.rows, x.cols, DType::kBF16);
-    backend->RmsNorm(*stream, {x, {}, {}, gain_of, s.norm_eps, y, {}});
+    backend->RmsNorm(*stream, {x, {}, {}, gain_of, epsilon, y, {}});
     return ToMatrix(y);
   };
-  const Matrix normed = ByRow(norm(saved.x, weights.norm));
-  const Matrix c_q = ByRow(norm(saved.qkv_a.Columns(0, s.q_rank), weights.q_norm));
-  const Matrix c_kv = ByRow(norm(saved.qkv_a.Columns(s.q_rank, s.kv_rank), weights.kv_norm));
+  const Matrix normed = ByRow(norm(saved.x, weights.norm, s.norm_eps));
+  const Matrix c_q = ByRow(norm(saved.qkv_a.Columns(0, s.q_rank), weights.q_norm, kLatentNormEps));
+  const Matrix c_kv = ByRow(norm(saved.qkv_a.Columns(s.q_rank, s.kv_rank), weights.kv_norm, kLatentNormEps));
   const int64_t latents = s.q_rank + s.kv_rank;  // the key behind them is rotated afterwards
   ExpectProduct(saved.qkv_a.Columns(0, latents), normed, model_reference::Columns(Transposed(qkv_a.value), 0, latents),
                 "qkv_a");

@@ -72,6 +72,8 @@ inline Matrix Sum(const Matrix& a, const Matrix& b) {
   return y;
 }
 
+constexpr double kLatentEpsilon = 1e-6;  // as the released code has it, whatever the other norms have
+
 inline double Silu(double x) { return x / (1 + std::exp(-x)); }
 
 class Model {
@@ -81,12 +83,14 @@ class Model {
   ModelShape shape;
   Tensors w;
 
-  Matrix Norm(const Matrix& x, const std::string& gain) const {
+  Matrix Norm(const Matrix& x, const std::string& gain) const { return Norm(x, gain, shape.norm_eps); }
+
+  Matrix Norm(const Matrix& x, const std::string& gain, double epsilon) const {
     Matrix y = x;
     for (int64_t t = 0; t < x.rows; ++t) {
       double squares = 0;
       for (int64_t c = 0; c < x.cols; ++c) squares += x.at(t, c) * x.at(t, c);
-      const double inverse = 1 / std::sqrt(squares / static_cast<double>(x.cols) + shape.norm_eps);
+      const double inverse = 1 / std::sqrt(squares / static_cast<double>(x.cols) + epsilon);
       for (int64_t c = 0; c < x.cols; ++c) y.at(t, c) *= inverse * w.at(gain).at(0, c);
     }
     return y;
@@ -99,9 +103,9 @@ class Model {
     const Matrix h = Linear(Norm(x, prefix + "input_layernorm.weight"), w.at(a + "qkv_a_proj.weight"));
     const int64_t q_cols = shape.q_rank > 0 ? shape.q_rank : q_width;
     Matrix q = Columns(h, 0, q_cols);
-    if (shape.q_rank > 0) q = Linear(Norm(q, a + "q_a_layernorm.weight"), w.at(a + "q_b_proj.weight"));
+    if (shape.q_rank > 0) q = Linear(Norm(q, a + "q_a_layernorm.weight", kLatentEpsilon), w.at(a + "q_b_proj.weight"));
     const Matrix latent = Columns(h, q_cols, shape.kv_rank);
-    const Matrix kv = Linear(Norm(latent, a + "kv_a_layernorm.weight"), w.at(a + "kv_b_proj.weight"));
+    const Matrix kv = Linear(Norm(latent, a + "kv_a_layernorm.weight", kLatentEpsilon), w.at(a + "kv_b_proj.weight"));
     Matrix key = Columns(h, q_cols + shape.kv_rank, shape.rope);
     Rotate(key, 0);
     for (int64_t i = 0; i < shape.heads; ++i) Rotate(q, i * (shape.nope + shape.rope) + shape.nope);
