@@ -6,6 +6,7 @@
 # `within` or `beyond`: after `warm_up` steps the smoothed loss, averaged over the seeds, differs by less than 0.25 % at
 # every step, and the mean validation losses differ by no more than those of the reference's seeds among themselves.
 # Then a line a seed, whose own difference no rule bounds. With `steps` only the losses of the first N are compared.
+# What cannot be compared, for a step or a run has no number, is said in one line, `error: ...`, and the exit code is 1.
 function number(line, name) {
   return match(line, "\"" name "\":[-+0-9.eE]+") ? substr(line, RSTART + length(name) + 3, RLENGTH - length(name) - 3) : ""
 }
@@ -15,15 +16,21 @@ function percent(x) { return sprintf("%.3f %%", 100 * x) }
 FNR == 1 { ++run; smooth = 0; weight = 0 }
 {
   step = number($0, "step") + 0
-  # EMA 0.9, divided by the sum of its weights, so that it is an average from the first step on.
-  smooth = 0.9 * smooth + 0.1 * number($0, "loss")
-  weight = 0.9 * weight + 0.1
-  curve[run, step] = smooth / weight
   if (steps == 0 || step <= steps) last = step > last ? step : last
+  if ((v = number($0, "loss")) != "") {
+    # EMA 0.9, divided by the sum of its weights, so that it is an average from the first step on.
+    smooth = 0.9 * smooth + 0.1 * v
+    weight = 0.9 * weight + 0.1
+    curve[run, step] = smooth / weight
+  }
   if ((v = number($0, "val_loss")) != "") validation[run] = v + 0
 }
 END {
   if (run != 2 * seeds) { print "error: " run " runs, not " 2 * seeds; exit 1 }
+  if (last <= warm_up) { print "error: there are " last + 0 " steps, and " warm_up " of them warm up"; exit 1 }
+  for (r = 1; steps == 0 && r <= run; ++r) {
+    if (!(r in validation)) { print "error: run " r " has no val_loss"; exit 1 }
+  }
   for (t = warm_up + 1; t <= last; ++t) {
     ours = theirs = 0
     for (s = 1; s <= seeds; ++s) {
