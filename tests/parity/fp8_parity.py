@@ -15,7 +15,7 @@ import tempfile
 import torch
 from torch.nn import functional as F
 
-from harness import CONFIGS, Tool, print_table, read_directory
+from harness import CONFIGS, Tool, print_table, read_directory, relative_difference
 from hf_parity import make_uneven
 
 BLOCK = 128
@@ -59,7 +59,7 @@ def compare(tool, work, power_of_two):
             codes += int((ours.view(torch.uint8) != their_codes.view(torch.uint8)).sum())
             scales += int((our_scale != their_scale).sum())
             meaning = meaning * spread(our_scale, ours.shape)
-            change = max(change, ((meaning - value.float()).norm() / value.float().norm()).item())
+            change = max(change, relative_difference(meaning, value))
         values += int((meaning != back[tensor]).sum())
     if written:
         raise SystemExit(f"tensors that BF16 does not have: {sorted(written)}")

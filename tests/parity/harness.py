@@ -1,6 +1,7 @@
 """What the parity drivers share: calling our tool, making samples, loading both sides' tensors, printing tables."""
 
 import json
+import math
 import pathlib
 import subprocess
 import sys
@@ -99,6 +100,17 @@ def stack_experts(tensors):
         result[f"{head}.mlp.experts.gate_up_proj"] = torch.stack([torch.cat(pair) for pair in zip(gate, up)])
         result[f"{head}.mlp.experts.down_proj"] = torch.stack(down)
     return result
+
+
+def relative_difference(ours, theirs):
+    """|ours - theirs| / |theirs| of two numbers, or of two tensors in the Euclidean norm.
+
+    Infinite where either has anything that is not finite: a NaN is above no bound, and max() passes it over.
+    """
+    ours, theirs = (torch.as_tensor(math.nan if x is None else x).double() for x in (ours, theirs))
+    if ours.shape != theirs.shape or not all(x.isfinite().all() for x in (ours, theirs)):
+        return math.inf
+    return 0.0 if torch.equal(ours, theirs) else ((ours - theirs).norm() / theirs.norm()).item()
 
 
 class AdamW:

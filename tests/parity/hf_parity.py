@@ -21,12 +21,21 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
-from harness import CONFIGS, AdamW, Tool, make_samples, print_table, read_directory, stack_experts
+from harness import (
+    CONFIGS,
+    AdamW,
+    Tool,
+    make_samples,
+    print_table,
+    read_directory,
+    relative_difference,
+    stack_experts,
+)
 
 LOGITS_BOUND = 1e-4  # absolute
 GRADIENT_BOUND = 1e-4  # of the norm
 LOSS_BOUND = 1e-3  # of the loss
-ALL = ("v3", "no_latent", "yarn", "deep", "softmax")
+ALL = ("v3", "no_latent", "yarn", "temperature", "deep", "epsilon", "softmax")
 
 
 def make_uneven(directory, seed):
@@ -89,8 +98,7 @@ def compare_gradients(tool, directory, model, batch, work):
     for name in sorted(set(ours) | set(theirs)):
         if name not in ours or name not in theirs:
             return float("inf"), f"{name} on one side only"
-        difference = (ours[name].double() - theirs[name].double()).norm() / theirs[name].double().norm()
-        worst = max(worst, (difference.item(), name))
+        worst = max(worst, (relative_difference(ours[name], theirs[name]), name))
     model.zero_grad()
     return worst
 
@@ -107,7 +115,7 @@ def compare_steps(tool, directory, model, settings, samples, work, steps):
         optimizer.step(settings["steps"][i]["learning_rate"])
         at += count
         losses.append(loss.item())
-        worst = max(worst, (abs(ours[i]["loss"] - losses[-1]) / losses[-1], i + 1))
+        worst = max(worst, (relative_difference(ours[i]["loss"], losses[-1]), i + 1))
     return worst[0], worst[1], losses[0], losses[-1]
 
 

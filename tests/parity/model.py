@@ -14,6 +14,9 @@ from torch.nn import functional as F
 from harness import read_directory, stack_experts
 
 
+LATENT_EPS = 1e-6  # as the released code has it, whatever rms_norm_eps says
+
+
 def linear(rows, cols):
     return nn.Linear(cols, rows, bias=False)
 
@@ -38,15 +41,15 @@ class Attention(nn.Module):
         super().__init__()
         self.heads, self.nope, self.rope = c["num_attention_heads"], c["qk_nope_head_dim"], c["qk_rope_head_dim"]
         self.value, self.rank = c["v_head_dim"], c["kv_lora_rank"]
-        width, eps, q_rank = c["hidden_size"], c["rms_norm_eps"], c["q_lora_rank"]
+        width, q_rank = c["hidden_size"], c["q_lora_rank"]
         q_width = self.heads * (self.nope + self.rope)
         self.latent_query = bool(q_rank)
         if self.latent_query:
-            self.q_a_proj, self.q_a_layernorm = linear(q_rank, width), Norm(q_rank, eps)
+            self.q_a_proj, self.q_a_layernorm = linear(q_rank, width), Norm(q_rank, LATENT_EPS)
             self.q_b_proj = linear(q_width, q_rank)
         else:
             self.q_proj = linear(q_width, width)
-        self.kv_a_proj_with_mqa, self.kv_a_layernorm = linear(self.rank + self.rope, width), Norm(self.rank, eps)
+        self.kv_a_proj_with_mqa, self.kv_a_layernorm = linear(self.rank + self.rope, width), Norm(self.rank, LATENT_EPS)
         self.kv_b_proj = linear(self.heads * (self.nope + self.value), self.rank)
         self.o_proj = linear(width, self.heads * self.value)
 

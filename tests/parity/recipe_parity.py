@@ -17,7 +17,7 @@ import tempfile
 
 import torch
 
-from harness import CONFIGS, Tool, make_samples, print_table, read_directory, stack_experts
+from harness import CONFIGS, Tool, make_samples, print_table, read_directory, relative_difference, stack_experts
 from hf_parity import GRADIENT_BOUND, LOSS_BOUND, make_uneven
 from peer import Peer
 
@@ -33,8 +33,7 @@ def worst_gradient(tool, directory, peer, batch, plan, work):
     peer.backward(batch, plan)
     worst = (0.0, "")
     for name, parameter in peer.model.named_parameters():
-        theirs = parameter.grad.double()
-        worst = max(worst, (((ours.pop(name).double() - theirs).norm() / theirs.norm()).item(), name))
+        worst = max(worst, (relative_difference(ours.pop(name), parameter.grad), name))
     left = [name for name in ours if not name.endswith(SHARED + ("e_score_correction_bias",))]
     if left:
         raise SystemExit(f"no gradient of theirs for {left}")
@@ -44,7 +43,7 @@ def worst_gradient(tool, directory, peer, batch, plan, work):
 
 def worst_losses(ours, theirs):
     names = ("loss", "loss_mtp", "loss_balance", "grad_norm")
-    return {name: max(abs(a[name] / b[name] - 1) for a, b in zip(ours, theirs)) for name in names}
+    return {name: max(relative_difference(a[name], b[name]) for a, b in zip(ours, theirs)) for name in names}
 
 
 def main():

@@ -14,17 +14,21 @@ cd "$(dirname "$0")/../.." || exit
 
 build=build/cpu
 log=.cache/parity/log
-all_items=(golden safetensors hf recipe fp8 tokenizer throughput quality)
+all_items=(drivers golden safetensors hf recipe fp8 tokenizer throughput quality)
 items=()
 
+item_drivers() { "${python}" tests/parity/drivers_test.py; }
 item_golden() { "${build}/tests/parity/hf_golden_test"; }
 item_safetensors() {
-  local made
-  made=$(mktemp -d) && "${build}/tests/parity/parity_tool" weights --config tests/parity/configs/common.textproto \
-    --config tests/parity/configs/v3.textproto --out "${made}/hf" \
-    && "${python}" tests/parity/safetensors_parity.py "${made}/hf/model.safetensors" \
-      tests/parity/golden/*/model.safetensors
-  local status=$?
+  local made model status=0 files=() copies=()
+  made=$(mktemp -d) || return 1
+  for model in tests/parity/golden/*/model.safetensors; do
+    files+=("${model}" "${made}/$(basename "${model%/*}")/model.safetensors")
+    copies+=(--copy "${files[-1]}" "${model}")
+    "${build}/tests/parity/parity_tool" weights --config tests/parity/golden/train.textproto --hf "${model%/*}" \
+      --out "${files[-1]%/*}" || status=1
+  done
+  "${python}" tests/parity/safetensors_parity.py "${files[@]}" "${copies[@]}" || status=1
   rm -rf "${made}"
   return "${status}"
 }

@@ -2,15 +2,18 @@
 """Compares safetensors files that Shoestring wrote with what the reference library reads in them.
 
     python3 -m venv VENV && VENV/bin/pip install safetensors numpy
-    VENV/bin/python tests/parity/safetensors_parity.py FILE.safetensors...
+    VENV/bin/python tests/parity/safetensors_parity.py FILE.safetensors... [--copy OURS THEIRS]...
 
 For each file (a shard of a checkpoint, an exported model): the reference library must open it, must find
 names, dtypes and shapes as our own parse of the header does, and must read the same bytes. BF16 is compared as bytes.
+
+--copy: OURS is what we wrote of the weights that we had read from THEIRS, a file that the reference library wrote. It
+must find the same in both, name by name, so that no two tensors have changed places.
 """
 
+import argparse
 import json
 import struct
-import sys
 
 from safetensors import deserialize, safe_open
 
@@ -42,11 +45,29 @@ def compare(path):
     print(f"{path}: {len(header)} tensors, {len(data)} bytes: the same")
 
 
+def tensors_of(path):
+    with open(path, "rb") as file:
+        return {name: (t["dtype"], list(t["shape"]), bytes(t["data"])) for name, t in deserialize(file.read())}
+
+
+def compare_copy(ours, theirs):
+    written, source = tensors_of(ours), tensors_of(theirs)
+    assert set(written) == set(source), f"{ours}: other names than {theirs}: {sorted(set(written) ^ set(source))}"
+    assert len({data for _, _, data in source.values()}) == len(source), f"{theirs}: equal tensors could change places"
+    for name, tensor in source.items():
+        assert written[name] == tensor, f"{ours}: {name}: is not that of {theirs}"
+    print(f"{ours}: {len(source)} tensors: those of {theirs}")
+
+
 def main():
-    if len(sys.argv) < 2:
-        sys.exit(__doc__)
-    for path in sys.argv[1:]:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="+")
+    parser.add_argument("--copy", nargs=2, action="append", default=[], metavar=("OURS", "THEIRS"))
+    options = parser.parse_args()
+    for path in options.files:
         compare(path)
+    for ours, theirs in options.copy:
+        compare_copy(ours, theirs)
 
 
 if __name__ == "__main__":

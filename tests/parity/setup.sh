@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the parity harness's own virtual environment, or brings it up to date. It needs about 6 GB: the Linux wheels of
+# Makes the parity harness's own virtual environment, or brings it up to date. It needs about 5 GB: the Linux wheels of
 # PyTorch carry GPU libraries that they are linked against, used or not.
 #
 # usage: setup.sh        prints the path of its Python on the last line
