@@ -250,13 +250,6 @@ class PosixFileSystemImpl final : public FileSystem {
   }
 };
 
-absl::Status WriteSynced(FileSystem& fs, const std::string& path, absl::string_view contents) {
-  ASSIGN_OR_RETURN(const std::unique_ptr<WritableFile> file, fs.Create(path));
-  RETURN_IF_ERROR(file->Append(contents));
-  RETURN_IF_ERROR(file->Sync());
-  return file->Close();
-}
-
 }  // namespace
 
 absl::Status ErrnoStatus(absl::string_view verb, absl::string_view path, int error) {
@@ -278,6 +271,13 @@ absl::StatusOr<std::string> ReadFile(FileSystem& fs, const std::string& path) {
 absl::Status WriteFile(FileSystem& fs, const std::string& path, absl::string_view contents) {
   ASSIGN_OR_RETURN(const std::unique_ptr<WritableFile> file, fs.Create(path));
   RETURN_IF_ERROR(file->Append(contents));
+  return file->Close();
+}
+
+absl::Status WriteSynced(FileSystem& fs, const std::string& path, absl::string_view contents) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<WritableFile> file, fs.Create(path));
+  RETURN_IF_ERROR(file->Append(contents));
+  RETURN_IF_ERROR(file->Sync());
   return file->Close();
 }
 

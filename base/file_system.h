@@ -70,6 +70,8 @@ FileSystem& PosixFileSystem();
 // Helpers over any file system.
 absl::StatusOr<std::string> ReadFile(FileSystem& fs, const std::string& path);
 absl::Status WriteFile(FileSystem& fs, const std::string& path, absl::string_view contents);
+// After OK the contents are durable; the name is, once its directory is synced.
+absl::Status WriteSynced(FileSystem& fs, const std::string& path, absl::string_view contents);
 // Temporary name, sync, rename, sync of the directory: after OK the file is whole and durable; before, the old one
 // stands.
 absl::Status WriteFileDurably(FileSystem& fs, const std::string& path, absl::string_view contents);

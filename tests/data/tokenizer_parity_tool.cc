@@ -14,27 +14,14 @@
 #include <vector>
 
 #include "absl/strings/numbers.h"
-#include "base/check.h"
 #include "base/file_system.h"
 #include "base/status_macros.h"
 #include "data/bpe_train.h"
 #include "data/tokenizer.h"
+#include "tests/data/counted_texts.h"
 
 namespace shoestring {
 namespace {
-
-std::vector<absl::string_view> ReadTexts(absl::string_view input) {
-  std::vector<absl::string_view> texts;
-  while (!input.empty()) {
-    CHECK_GE(input.size(), size_t{4});
-    uint32_t size = 0;
-    for (int i = 0; i < 4; ++i) size |= static_cast<uint32_t>(static_cast<uint8_t>(input[i])) << (8 * i);
-    CHECK_GE(input.size() - 4, size_t{size});
-    texts.push_back(input.substr(4, size));
-    input.remove_prefix(4 + size);
-  }
-  return texts;
-}
 
 void WriteNumber(uint32_t value) {
   for (int shift = 0; shift < 32; shift += 8) std::cout.put(static_cast<char>(value >> shift));
@@ -42,7 +29,7 @@ void WriteNumber(uint32_t value) {
 
 absl::Status RunEncode(const std::string& path, bool allow_special, absl::string_view input) {
   ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::Load(PosixFileSystem(), path));
-  for (const absl::string_view text : ReadTexts(input)) {
+  for (const absl::string_view text : SplitTexts(input)) {
     ASSIGN_OR_RETURN(const std::vector<int32_t> ids, tokenizer.Encode(text, {.allow_special = allow_special}));
     WriteNumber(static_cast<uint32_t>(ids.size()));
     for (const int32_t id : ids) WriteNumber(static_cast<uint32_t>(id));
@@ -53,7 +40,7 @@ absl::Status RunEncode(const std::string& path, bool allow_special, absl::string
 absl::Status RunTrain(int vocab_size, int threads, absl::string_view input) {
   ASSIGN_OR_RETURN(const PreTokenizer pre_tokenizer, PreTokenizer::Create(DeepSeekV3Patterns()));
   WordCounter counter(&pre_tokenizer, threads);
-  RETURN_IF_ERROR(counter.Add(ReadTexts(input)));
+  RETURN_IF_ERROR(counter.Add(SplitTexts(input)));
   ASSIGN_OR_RETURN(const TokenizerSpec spec, TrainBpe(counter.counts(), {.vocab_size = vocab_size}));
   std::cout << PrintTokenizerJson(spec);
   return absl::OkStatus();

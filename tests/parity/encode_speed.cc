@@ -10,27 +10,14 @@
 #include <string>
 #include <vector>
 
-#include "base/check.h"
 #include "base/clock.h"
 #include "base/file_system.h"
 #include "base/status_macros.h"
 #include "data/tokenizer.h"
+#include "tests/data/counted_texts.h"
 
 namespace shoestring {
 namespace {
-
-std::vector<absl::string_view> SplitTexts(absl::string_view input) {
-  std::vector<absl::string_view> texts;
-  while (!input.empty()) {
-    CHECK_GE(input.size(), size_t{4});
-    uint32_t size = 0;
-    for (int i = 0; i < 4; ++i) size |= static_cast<uint32_t>(static_cast<uint8_t>(input[i])) << (8 * i);
-    CHECK_GE(input.size() - 4, size_t{size});
-    texts.push_back(input.substr(4, size));
-    input.remove_prefix(4 + size);
-  }
-  return texts;
-}
 
 absl::Status Run(const std::string& tokenizer_path, const std::string& texts_path) {
   ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::Load(PosixFileSystem(), tokenizer_path));

@@ -1,5 +1,6 @@
 // Compares our models with what Hugging Face's implementation computed, without Python: logits, every gradient, twenty
 // AdamW steps. tests/parity/make_golden.py wrote the files (docs/parity.md).
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <memory>
@@ -25,8 +26,9 @@ FileSystem& Fs() { return PosixFileSystem(); }
 
 // FP32 numbers of a tensor; a test failure, and nothing, when it is not there.
 std::vector<float> ReadTensor(const SafetensorsFile& file, const std::string& name) {
-  const SafetensorsEntry* entry = file.header().Find(name);
-  if (entry == nullptr || entry->dtype != "F32") {
+  const std::vector<SafetensorsEntry>& entries = file.header().entries;
+  const auto entry = std::find_if(entries.begin(), entries.end(), [&](const auto& e) { return e.name == name; });
+  if (entry == entries.end() || entry->dtype != "F32") {
     ADD_FAILURE() << file.path() << " has no F32 tensor " << name;
     return {};
   }

@@ -145,12 +145,6 @@ std::optional<DType> DTypeOfSafetensorsName(absl::string_view name) {
   return row == nullptr ? std::nullopt : row->dtype;
 }
 
-const SafetensorsEntry* SafetensorsHeader::Find(absl::string_view name) const {
-  const auto found =
-      std::find_if(entries.begin(), entries.end(), [&](const SafetensorsEntry& entry) { return entry.name == name; });
-  return found == entries.end() ? nullptr : &*found;
-}
-
 absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(absl::string_view json, int64_t data_bytes) {
   ASSIGN_OR_RETURN(RawHeader raw, ParseHeaderJson(json));
   SafetensorsHeader header;

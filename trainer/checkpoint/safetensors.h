@@ -35,8 +35,6 @@ struct SafetensorsHeader {
   std::vector<SafetensorsEntry> entries;  // in the order of their bytes
   std::map<std::string, std::string> metadata;
   int64_t data_offset = 0;  // of the first tensor, from the start of the file
-
-  const SafetensorsEntry* Find(absl::string_view name) const;  // null if there is none; linear
 };
 
 // `json` is the header without its length; `data_bytes` is what follows it in the file. Checks everything that can be

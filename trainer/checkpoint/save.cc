@@ -173,13 +173,6 @@ absl::Status SetParent(FileSystem& fs, const std::string& directory, checkpoint:
   return absl::OkStatus();
 }
 
-absl::Status WriteSynced(FileSystem& fs, const std::string& path, absl::string_view contents) {
-  ASSIGN_OR_RETURN(const std::unique_ptr<WritableFile> file, fs.Create(path));
-  RETURN_IF_ERROR(file->Append(contents));
-  RETURN_IF_ERROR(file->Sync());
-  return file->Close();
-}
-
 // Everything up to a whole, durable directory that does not have its name yet.
 absl::Status WriteTemporary(FileSystem& fs, const std::string& directory, const std::string& temporary,
                             const StateSource& source, SavedCheckpoint& saved) {

@@ -24,13 +24,6 @@
 namespace shoestring {
 namespace {
 
-absl::Status WriteSynced(FileSystem& fs, const std::string& path, absl::string_view contents) {
-  ASSIGN_OR_RETURN(const std::unique_ptr<WritableFile> file, fs.Create(path));
-  RETURN_IF_ERROR(file->Append(contents));
-  RETURN_IF_ERROR(file->Sync());
-  return file->Close();
-}
-
 // One export: what is written where, and from what.
 class Exporter {
  public:

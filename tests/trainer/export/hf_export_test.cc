@@ -78,13 +78,8 @@ TEST(HfExportTest, EveryPartIsTheRightRows) {
   weights.Fill();
   const TempDir dir;
   Export(dir.File("hf"), model, weights, {.dtype = DType::kF32});
-  const auto file = SafetensorsFile::Open(Fs(), dir.File("hf/model.safetensors"));
-  const auto bytes_of = [&](const std::string& name) {
-    const SafetensorsEntry& entry = *file->header().Find(name);
-    std::string bytes(static_cast<size_t>(entry.size_bytes), '\0');
-    EXPECT_TRUE(file->ReadAt(entry.offset, entry.size_bytes, bytes.data()).ok());
-    return bytes;
-  };
+  const RawTensors written = ReadRaw(dir.File("hf"));
+  const auto bytes_of = [&](const std::string& name) { return written.at(name).bytes; };
   const std::string fused = weights.Bytes("model.layers.1.mlp.experts.gate_up_proj");  // 4 x (5 gate, 5 up) x 16
   EXPECT_EQ(bytes_of("model.layers.1.mlp.experts.2.gate_proj.weight"), fused.substr(2 * 10 * 64, 5 * 64));
   EXPECT_EQ(bytes_of("model.layers.1.mlp.experts.2.up_proj.weight"), fused.substr((2 * 10 + 5) * 64, 5 * 64));
@@ -159,11 +154,9 @@ TEST(HfExportTest, ACopyThatDiffersIsRefused) {
   weights.Fill();
   const TempDir dir;
   Export(dir.File("hf"), model, weights, {.dtype = DType::kF32});
-  const std::string path = dir.File("hf/model.safetensors");
-  const auto file = SafetensorsFile::Open(Fs(), path);
-  std::string bytes = *ReadFile(Fs(), path);
-  bytes[static_cast<size_t>(file->header().Find("model.layers.3.embed_tokens.weight")->offset) + 5] ^= 1;
-  ASSERT_TRUE(WriteFile(Fs(), path, bytes).ok());
+  RawTensors tensors = ReadRaw(dir.File("hf"));
+  tensors.at("model.layers.3.embed_tokens.weight").bytes[5] ^= 1;
+  WriteRaw(dir.File("hf/model.safetensors"), tensors);
   const absl::Status status = ImportHf(Fs(), dir.File("hf"), model, read.views, {}).status();
   EXPECT_THAT(std::string(status.message()), HasSubstr("model.layers.3.embed_tokens.weight differs"));
 }
