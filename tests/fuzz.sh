@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Fuzzes every reader of untrusted files: index and shard, description, tokenizer.json, safetensors, manifest, config.
+# Fuzzes the readers of files from elsewhere: config and config.json, Hugging Face directory, manifest, safetensors, shard
+# with its index, description of a shard, tokenizer.json.
 #
 #   tests/fuzz.sh [--seconds N] [--jobs N] [TARGET]...
 #
 #   --seconds N   how long each target runs (600)
 #   --jobs N      targets that run side by side (2)
-#   TARGET        config, manifest, safetensors, shard, shard_meta, tokenizer; absent: all
+#   TARGET        config, hf, manifest, safetensors, shard, shard_meta, tokenizer; absent: all
 #
 # Needs Clang with libFuzzer (Debian: clang, libclang-rt-14-dev). Inputs found are kept in .cache/fuzz/<target>/ and used
 # again; what breaks a target is left in .cache/fuzz/findings/. Exit codes: 0 no finding; 1 findings; 64 usage; 69 no Clang.
@@ -15,13 +16,13 @@ cd "$(dirname "$0")/.." || exit
 seconds=600
 jobs=2
 targets=()
-all=(config manifest safetensors shard shard_meta tokenizer)
+all=(config hf manifest safetensors shard shard_meta tokenizer)
 need_number() { [[ $# -ge 2 && "$2" =~ ^[1-9][0-9]*$ ]] || { echo "fuzz.sh: $1 needs a positive number" >&2; exit 64; }; }
 while [[ $# -gt 0 ]]; do
   case "$1" in
     --seconds) need_number "$@"; seconds=$2; shift 2 ;;
     --jobs) need_number "$@"; jobs=$2; shift 2 ;;
-    -h | --help) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *)
       [[ " ${all[*]} " == *" $1 "* ]] || { echo "fuzz.sh: no target '$1'; there are: ${all[*]}" >&2; exit 64; }
       targets+=("$1")

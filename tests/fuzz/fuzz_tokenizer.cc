@@ -13,7 +13,9 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   CHECK(again.ok());
   const auto ids = tokenizer->Encode(input.second, {.allow_special = true});
   if (!ids.ok()) return 0;
-  CHECK(tokenizer->Decode(*ids).ok());
+  const auto decoded = tokenizer->Decode(*ids);
+  CHECK(decoded.ok());
+  CHECK_EQ(*decoded, input.second);  // no normalizer is accepted, and the words of a text are all of it
   const auto same = again->Encode(input.second, {.allow_special = true});
   CHECK(same.ok());
   CHECK(*same == *ids);

@@ -1,6 +1,7 @@
 // Writes the inputs that fuzzing starts from, with the program's own writers: one folder a target.
 //
 //   fuzz_seeds RECIPES DIR     RECIPES: configs/recipes
+#include <algorithm>
 #include <cstdio>
 #include <string>
 #include <vector>
@@ -15,17 +16,25 @@
 #include "data/pre_tokenizer.h"
 #include "data/shard_writer.h"
 #include "data/tokenizer.h"
+#include "tests/fuzz/hf_input.h"
+#include "tests/fuzz/memory_files.h"
 #include "trainer/checkpoint/manifest.h"
 #include "trainer/checkpoint/safetensors.h"
+#include "trainer/export/export_hf.h"
+#include "trainer/export/hf_weights.h"
+#include "trainer/export/weight_source.h"
 
 namespace shoestring {
 namespace {
+
+constexpr size_t kMaxInputBytes = 16384;  // -max_len of tests/fuzz.sh: the fuzzer cuts what is longer
 
 class Seeds {
  public:
   Seeds(FileSystem& fs, std::string directory) : fs_(fs), directory_(std::move(directory)) {}
 
   void Add(const std::string& target, const std::string& name, absl::string_view contents) {
+    CHECK_LE(contents.size(), kMaxInputBytes);
     const std::string folder = JoinPath(directory_, target);
     CHECK(fs_.CreateDirectories(folder).ok());
     CHECK(WriteFile(fs_, JoinPath(folder, name), contents).ok());
@@ -111,6 +120,43 @@ void AddSafetensors(Seeds& seeds) {
   seeds.Add("safetensors", "three", file);
 }
 
+// Weights that are all 1, routing biases too.
+class Ones final : public WeightSource {
+ public:
+  absl::StatusOr<DType> DTypeOfParameter(const Parameter&) override { return DType::kF32; }
+  absl::Status Read(const Parameter&, int64_t, int64_t count, char* out) override {
+    std::fill_n(reinterpret_cast<float*>(out), count, 1.0f);
+    return absl::OkStatus();
+  }
+};
+
+// As SplitHfInput reads it: with an index and FP8, and in one file of BF16.
+void AddHf(FileSystem& fs, const std::string& scratch, Seeds& seeds) {
+  for (const bool fp8 : {true, false}) {
+    Ones ones;
+    HfExport options;
+    options.dtype = fp8 ? DType::kE4M3 : DType::kBF16;
+    if (fp8) options.max_shard_bytes = 1000;
+    const auto exported = ExportHf(fs, scratch, FuzzedHfModel(), ones, options);
+    CHECK(exported.ok());
+    CHECK_EQ(exported->files, fp8 ? 2 : 1);
+    const auto read = [&](const char* name) {
+      const auto text = ReadFile(fs, JoinPath(scratch, name));
+      CHECK(text.ok());
+      return *text;
+    };
+    const std::string index = fp8 ? read("model.safetensors.index.json") : "";
+    const std::string weights =
+        fp8 ? TwoFilesInput(read("model-00001-of-00002.safetensors"), read("model-00002-of-00002.safetensors"))
+            : TwoFilesInput(read("model.safetensors"), "");
+    const std::string input = TwoFilesInput(read("config.json"), TwoFilesInput(index, weights));
+    MemoryFiles files(SplitHfInput(input));
+    CHECK(HfWeights::Open(files, kHfDirectory, FuzzedHfModel(), {}).ok());
+    seeds.Add("hf", fp8 ? "fp8" : "bf16", input);
+    CHECK(RemoveRecursively(fs, scratch).ok());
+  }
+}
+
 void AddManifests(Seeds& seeds) {
   checkpoint::Manifest manifest;
   manifest.set_format_version(kCheckpointFormatVersion);
@@ -151,6 +197,7 @@ int main(int argc, char** argv) {
   AddShards(fs, JoinPath(argv[2], "scratch"), seeds);
   AddTokenizers(seeds);
   AddSafetensors(seeds);
+  AddHf(fs, JoinPath(argv[2], "scratch"), seeds);
   AddManifests(seeds);
   return 0;
 }
