@@ -261,8 +261,12 @@ FileSystem& PosixFileSystem() {
   return *fs;
 }
 
-absl::StatusOr<std::string> ReadFile(FileSystem& fs, const std::string& path) {
+absl::StatusOr<std::string> ReadFile(FileSystem& fs, const std::string& path, int64_t max_bytes) {
   ASSIGN_OR_RETURN(const std::unique_ptr<ReadableFile> file, fs.OpenForRead(path));
+  if (file->size_bytes() > max_bytes) {
+    return absl::DataLossError(absl::StrCat(path, ": has ", file->size_bytes(), " bytes, but must have at most ",
+                                            max_bytes, "; check that it is the file you mean"));
+  }
   std::string contents(static_cast<size_t>(file->size_bytes()), '\0');
   RETURN_IF_ERROR(file->ReadAt(0, file->size_bytes(), contents.data()));
   return contents;

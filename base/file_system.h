@@ -68,7 +68,9 @@ absl::Status ErrnoStatus(absl::string_view verb, absl::string_view path, int err
 FileSystem& PosixFileSystem();
 
 // Helpers over any file system.
-absl::StatusOr<std::string> ReadFile(FileSystem& fs, const std::string& path);
+inline constexpr int64_t kMaxReadBytes = int64_t{1} << 30;  // of a file that is read whole, unless its reader says more
+// DATA_LOSS for a file of more than `max_bytes`, before memory is taken for it.
+absl::StatusOr<std::string> ReadFile(FileSystem& fs, const std::string& path, int64_t max_bytes = kMaxReadBytes);
 absl::Status WriteFile(FileSystem& fs, const std::string& path, absl::string_view contents);
 // After OK the contents are durable; the name is, once its directory is synced.
 absl::Status WriteSynced(FileSystem& fs, const std::string& path, absl::string_view contents);

@@ -8,6 +8,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "base/status_macros.h"
+#include "base/strict_json.h"
 #include "configs/problem.h"
 #include "configs/resolve.h"
 #include "nlohmann/json.hpp"
@@ -282,13 +284,13 @@ void WriteExperts(const ModelConfig& model, bool v3, OrderedJson& out) {
 }  // namespace
 
 absl::StatusOr<ModelConfig> ImportHfConfig(absl::string_view text, const std::string& name) {
-  const Json json = Json::parse(text.begin(), text.end(), nullptr, /*allow_exceptions=*/false);
-  if (json.is_discarded() || !json.is_object()) {
-    return absl::DataLossError(
-        absl::StrCat(name, ": is not a JSON object; name a model's config.json, or download it again"));
+  const absl::StatusOr<Json> json = ParseStrictJson(text);
+  if (!json.ok() || !json->is_object()) {
+    return absl::DataLossError(absl::StrCat(name, ": ", json.ok() ? "is not a JSON object" : json.status().message(),
+                                            "; name a model's config.json, or download it again"));
   }
   std::vector<Problem> problems;
-  Reader in(json, name, problems);
+  Reader in(*json, name, problems);
   const bool v3 = IsV3(in);
   if (!problems.empty()) return ProblemsToStatus(problems);  // nothing else can be judged
   RefuseOthers(in);
@@ -310,6 +312,11 @@ absl::StatusOr<ModelConfig> ImportHfConfig(absl::string_view text, const std::st
   model.set_eos_id(in.IntOr("eos_token_id", defaults.eos_token_id));
   if (!problems.empty()) return ProblemsToStatus(problems);
   return model;
+}
+
+absl::StatusOr<ModelConfig> LoadHfConfig(FileSystem& fs, const std::string& path) {
+  ASSIGN_OR_RETURN(const std::string text, ReadFile(fs, path, kMaxHfJsonBytes));
+  return ImportHfConfig(text, path);
 }
 
 absl::StatusOr<std::string> ExportHfConfig(const ModelConfig& model, const HfExportOptions& options) {

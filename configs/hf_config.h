@@ -6,6 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "base/file_system.h"
 #include "configs/schema/model.pb.h"
 
 namespace shoestring::config {
@@ -17,8 +18,13 @@ namespace shoestring::config {
 // shared experts, dense layers, query latent and tokens are those of transformers' class of that model_type; absent
 // MTP modules are none. deepseek_v2 gives a softmax gate and MAX group scores.
 // Errors: INVALID_ARGUMENT, one line a problem: "<name>: field: problem; hint", with the name of the file; DATA_LOSS
-// for what is no JSON object.
+// for what is no strict JSON (base/strict_json.h) or no object.
 absl::StatusOr<ModelConfig> ImportHfConfig(absl::string_view json, const std::string& name = "config.json");
+
+inline constexpr int64_t kMaxHfJsonBytes = int64_t{64} << 20;
+
+// ImportHfConfig of the file at `path`. Also DATA_LOSS for more than kMaxHfJsonBytes; else the file system's errors.
+absl::StatusOr<ModelConfig> LoadHfConfig(FileSystem& fs, const std::string& path);
 
 struct HfExportOptions {
   int64_t max_position_embeddings = 0;   // tokens; 0: what model.yarn reaches, else 4096

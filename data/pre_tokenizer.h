@@ -34,7 +34,7 @@ class PreTokenizer {
 
   // Calls `sink` with each piece, in order; the pieces are views into `text`, none is empty, and together they are
   // `text`. Each pattern cuts every piece that the one before it left into its matches and the rests between them, and
-  // sees that piece alone. `text` must be well-formed UTF-8. RESOURCE_EXHAUSTED when a pattern explodes on this text.
+  // sees that piece alone. `text` must be well-formed UTF-8. INVALID_ARGUMENT when a pattern explodes on this text.
   absl::Status Split(absl::string_view text, Scratch& scratch, Sink sink) const;
 
   const std::vector<std::string>& patterns() const { return patterns_; }

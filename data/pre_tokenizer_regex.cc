@@ -86,8 +86,9 @@ FindResult Regex::Find(absl::string_view text, size_t start, RegexScratch& scrat
 }
 
 absl::Status Regex::FailureStatus() const {
-  return absl::ResourceExhaustedError(
-      absl::StrCat("pattern '", absl::Utf8SafeCEscape(pattern_), "' exhausted its stack or steps on this text"));
+  return absl::InvalidArgumentError(absl::StrCat("the tokenizer's pattern '", absl::Utf8SafeCEscape(pattern_),
+                                                 "' exhausted its stack or steps on this text; simplify the pattern, "
+                                                 "or shorten the text"));
 }
 
 }  // namespace shoestring

@@ -45,6 +45,7 @@ class Regex {
   // FailureStatus().
   FindResult Find(absl::string_view text, size_t start, RegexScratch& scratch, size_t* begin, size_t* end) const;
 
+  // INVALID_ARGUMENT: pattern and text do not go together.
   absl::Status FailureStatus() const;
 
  private:

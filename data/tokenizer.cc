@@ -79,7 +79,7 @@ absl::StatusOr<Tokenizer> Tokenizer::Parse(absl::string_view json) {
 }
 
 absl::StatusOr<Tokenizer> Tokenizer::Load(FileSystem& fs, const std::string& path) {
-  ASSIGN_OR_RETURN(const std::string json, ReadFile(fs, path));
+  ASSIGN_OR_RETURN(const std::string json, ReadFile(fs, path, kMaxTokenizerJsonBytes));
   absl::StatusOr<Tokenizer> tokenizer = Parse(json);
   if (!tokenizer.ok()) return WithContext(tokenizer.status(), path);
   return tokenizer;

@@ -42,7 +42,8 @@ class Tokenizer {
  public:
   // `json` is the content of a tokenizer.json. INVALID_ARGUMENT says where and what.
   static absl::StatusOr<Tokenizer> Parse(absl::string_view json);
-  // Parse() of the file at `path`, which errors begin with.
+  // Parse() of the file at `path`, which its errors begin with. Also DATA_LOSS for more than 512 MiB; else the file
+  // system's.
   static absl::StatusOr<Tokenizer> Load(FileSystem& fs, const std::string& path);
   // Of a spec that keeps the promises of tokenizer_spec.h. INVALID_ARGUMENT if a pattern is not supported.
   static absl::StatusOr<Tokenizer> Create(TokenizerSpec spec);
@@ -54,7 +55,7 @@ class Tokenizer {
   // A tokenizer.json; a pure function of the tokenizer.
   std::string ToJson() const;
 
-  // Ids of `text`. INVALID_ARGUMENT "invalid UTF-8 at byte N (0x..)"; RESOURCE_EXHAUSTED if a foreign pattern explodes.
+  // Ids of `text`. INVALID_ARGUMENT: "invalid UTF-8 at byte N (0x..)", or a foreign pattern explodes on it.
   absl::StatusOr<std::vector<int32_t>> Encode(absl::string_view text, const EncodeOptions& options = {}) const;
 
   // The bytes of `ids`, one after the other; not always well-formed UTF-8, since a token may hold a part of a

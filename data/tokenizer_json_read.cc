@@ -7,17 +7,16 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "base/strict_json.h"
 #include "data/bpe_alphabet.h"
 #include "data/pre_tokenizer.h"
+#include "data/tokenizer_json_object.h"
 #include "data/tokenizer_spec.h"
-#include "data/tokenizer_strict_json.h"
 
 namespace shoestring {
 namespace {
 
 using nlohmann::json;
-
-constexpr size_t kMaxFileBytes = size_t{512} << 20;
 
 struct AddedToken {
   int32_t id = 0;
@@ -284,7 +283,6 @@ absl::StatusOr<std::vector<BpeMerge>> ReadMerges(const JsonObject& model, const 
 }  // namespace
 
 absl::StatusOr<TokenizerSpec> ParseTokenizerJson(absl::string_view text) {
-  if (text.size() > kMaxFileBytes) return absl::InvalidArgumentError("larger than 512 MiB");
   ASSIGN_OR_RETURN(const json parsed, ParseStrictJson(text));
   ASSIGN_OR_RETURN(const JsonObject file, JsonObject::At(parsed, ""));
   RETURN_IF_ERROR(file.AllowOnly({"version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer",

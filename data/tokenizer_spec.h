@@ -30,6 +30,8 @@ struct TokenizerSpec {
 // DeepSeek-V3's: begin of sentence, end of sentence, padding, and the three of fill-in-the-middle (hole, begin, end).
 std::vector<std::string> DeepSeekV3SpecialTokens();
 
+inline constexpr int64_t kMaxTokenizerJsonBytes = int64_t{512} << 20;
+
 // Reads a tokenizer.json (docs/formats/tokenizer.md). INVALID_ARGUMENT "model.merges[12]: ..." for whatever is
 // malformed or not supported; the result keeps every promise that the comments above make.
 absl::StatusOr<TokenizerSpec> ParseTokenizerJson(absl::string_view json);

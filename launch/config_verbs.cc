@@ -91,10 +91,8 @@ int RunDocs(const Values&) {
 
 int RunImport(const Values& values) {
   const std::string file = values["file"].as<std::string>();
-  const absl::StatusOr<std::string> json = ReadFile(PosixFileSystem(), file);
-  if (!json.ok()) return Fail(Area::kData, json.status());
-  const absl::StatusOr<config::ModelConfig> model = config::ImportHfConfig(*json, file);
-  if (!model.ok()) return Fail(absl::IsDataLoss(model.status()) ? Area::kData : Area::kConfig, model.status());
+  const absl::StatusOr<config::ModelConfig> model = config::LoadHfConfig(PosixFileSystem(), file);
+  if (!model.ok()) return Fail(absl::IsInvalidArgument(model.status()) ? Area::kConfig : Area::kData, model.status());
   config::RunConfig run;
   *run.mutable_model() = *model;
   std::fputs(config::CanonicalText(run).c_str(), stdout);

@@ -99,6 +99,17 @@ TEST(PosixFileSystemTest, ReadsAtOffsetsAndSaysWhereTheFileEnds) {
   EXPECT_EQ((*file)->ReadAt(0, -1, out).code(), absl::StatusCode::kOutOfRange);
 }
 
+TEST(ReadFileTest, TakesNoMemoryForAFileThatIsTooLarge) {
+  const TempDir dir;
+  const std::string path = dir.File("a");
+  ASSERT_TRUE(WriteFile(Fs(), path, "123456").ok());
+  EXPECT_EQ(*ReadFile(Fs(), path, 6), "123456");
+  EXPECT_EQ(ReadFile(Fs(), path, 5).status(),
+            absl::DataLossError(path + ": has 6 bytes, but must have at most 5; check that it is the file you mean"));
+  ASSERT_TRUE(Fs().Truncate(path, int64_t{1} << 41).ok());
+  EXPECT_EQ(ReadFile(Fs(), path).status().code(), absl::StatusCode::kDataLoss);
+}
+
 TEST(PosixFileSystemTest, MapsFilesAndEmptyFiles) {
   const TempDir dir;
   ASSERT_TRUE(WriteFile(Fs(), dir.File("a"), "mapped").ok());

@@ -8,6 +8,7 @@
 #include "gmock/gmock.h"
 #include "google/protobuf/util/message_differencer.h"
 #include "nlohmann/json.hpp"
+#include "tests/base/temp_dir.h"
 #include "tests/configs/testing.h"
 
 namespace shoestring::config {
@@ -16,6 +17,7 @@ namespace {
 using google::protobuf::util::MessageDifferencer;
 using nlohmann::json;
 using ::testing::ElementsAre;
+using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
@@ -285,8 +287,29 @@ TEST(HfImportTest, RefusesWhatIsNotAnObject) {
   for (const std::string text : {"", "[]", "{", "null", "{\"a\": 1} x", "\xff"}) {
     const absl::Status status = ImportHfConfig(text, "dir/given.json").status();
     EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
-    EXPECT_THAT(std::string(status.message()), StartsWith("dir/given.json: is not a JSON object; ")) << text;
+    EXPECT_THAT(std::string(status.message()), StartsWith("dir/given.json: ")) << text;
+    EXPECT_THAT(std::string(status.message()), EndsWith("; name a model's config.json, or download it again")) << text;
   }
+}
+
+TEST(HfImportTest, RefusesAFieldThatIsSaidTwice) {
+  std::string text = ReleasedV3().dump();
+  text.insert(1, "\"hidden_size\": 7168, ");
+  const absl::Status status = ImportHfConfig(text, "dir/given.json").status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(status.message()), StartsWith("dir/given.json: the key \"hidden_size\" appears twice; "));
+}
+
+TEST(HfImportTest, LoadsAFileOfSensibleSize) {
+  const TempDir dir;
+  const std::string path = dir.File("config.json");
+  EXPECT_EQ(LoadHfConfig(PosixFileSystem(), path).status().code(), absl::StatusCode::kNotFound);
+  ASSERT_TRUE(WriteFile(PosixFileSystem(), path, ReleasedV3().dump()).ok());
+  EXPECT_EQ(LoadHfConfig(PosixFileSystem(), path)->hidden(), 7168);
+  ASSERT_TRUE(PosixFileSystem().Truncate(path, int64_t{1} << 41).ok());
+  const absl::Status status = LoadHfConfig(PosixFileSystem(), path).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(status.message()), StartsWith(path + ": has 2199023255552 bytes"));
 }
 
 TEST(HfImportTest, EveryLineNamesTheFile) {

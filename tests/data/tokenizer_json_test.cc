@@ -107,6 +107,9 @@ TEST(TokenizerJsonTest, LoadSaysWhichFile) {
   EXPECT_EQ(Tokenizer::Load(PosixFileSystem(), path)->Fingerprint(), MakeTokenizer(Spec()).Fingerprint());
   ASSERT_TRUE(WriteFile(PosixFileSystem(), path, "{}").ok());
   EXPECT_EQ(Tokenizer::Load(PosixFileSystem(), path).status().message(), path + ": decoder: is missing");
+  ASSERT_TRUE(PosixFileSystem().Truncate(path, int64_t{1} << 41).ok());
+  EXPECT_THAT(std::string(Tokenizer::Load(PosixFileSystem(), path).status().message()),
+              StartsWith(path + ": has 2199023255552 bytes, but must have at most 536870912; "));
   ASSERT_TRUE(PosixFileSystem().Remove(path).ok());
   EXPECT_EQ(Tokenizer::Load(PosixFileSystem(), path).status().code(), absl::StatusCode::kNotFound);
 }
@@ -261,21 +264,16 @@ TEST(TokenizerJsonTest, RefusesAddedTokens) {
 }
 
 TEST(TokenizerJsonTest, RefusesMalformedJson) {
-  EXPECT_THAT(Fault(""), StartsWith("parse error at line 1, column 1"));
   EXPECT_THAT(Fault("{\"version\": }"), StartsWith("parse error at line 1, column 13"));
-  EXPECT_THAT(Fault("{\"version\": 1e999}"), HasSubstr("1e999"));
-  EXPECT_THAT(Fault("{\"a\": \"\xFF\"}"), StartsWith("invalid UTF-8 at byte 7"));
   EXPECT_EQ(Fault("{\"a\": {\"b\": 1, \"c\": 2, \"b\": 3}}"), "the key \"b\" appears twice");
-  EXPECT_THAT(Fault(std::string(1000000, '[')), HasSubstr("unexpected end of input"));
-  EXPECT_EQ(Fault(std::string(65, '[') + std::string(65, ']')), "nested deeper than 64");
-  // Keys below that are told, too.
-  EXPECT_EQ(Fault(std::string(90, '[') + R"({"a": {"b": 1}})" + std::string(90, ']')), "nested deeper than 64");
   EXPECT_EQ(Fault(std::string(64, '[') + std::string(64, ']')), "the file: must be an object, is a list");
   std::string umlauts;
   for (int i = 0; i < 60; ++i) umlauts += "ü";
   EXPECT_EQ(Fault("{\"version\": \"x" + umlauts + "\"}"),
             "version: must be \"1.0\", is \"x" + umlauts.substr(0, 78) + "...");  // 80 bytes, whole characters
   const std::string good = MakeTokenizer(Spec()).ToJson();
+  EXPECT_THAT(Fault(good + std::string("\0{", 2)), HasSubstr("is zero"));
+  EXPECT_THAT(Fault("\xEF\xBB\xBF" + good), StartsWith("begins with a byte-order mark"));
   for (size_t size = 0; size < good.size() - 1; size += 997)
     EXPECT_THAT(Fault(good.substr(0, size)), HasSubstr("parse error"));
 }

@@ -151,6 +151,11 @@ data_cases() {
   bad 65 "tokenizer.json.*300 tokens.*vocab_size" "" "${t[@]}" --set model.vocab_size=299
   bad 65 "eos_id" "" "${t[@]}" --set model.eos_id=5
   bad 65 "tokenizer.json" "cut_to data/tokenizer.json 200" "${t[@]}"
+  bad 65 "tokenizer.json: has 2199023255552 bytes.*; check" "truncate -s 2T data/tokenizer.json" "${t[@]}"
+  bad 65 "corpus.jsonl:1: the tokenizer's pattern.*exhausted.*; simplify" \
+    "sed -i '0,/\"Regex\": \"[^\"]*\"/s//\"Regex\": \"(?:a|aa|a?b)+[cd]\"/' data/tokenizer.json
+     printf '{\"text\": \"%05000d\"}\n' 0 | tr 0 a > corpus.jsonl" \
+    data prepare --config tiny.textproto --input corpus.jsonl --train data2
   bad 65 "packing|BEST_FIT" "" "${t[@]}" --set data.packing=BEST_FIT
   bad 65 "fill-in-the-middle rate" "" "${t[@]}" --set data.fim_rate=0.5
   bad 65 "corpus.jsonl:201: invalid UTF-8.*UTF-8" "printf '{\"text\": \"\\xff\"}\n' >> corpus.jsonl" \
@@ -213,7 +218,9 @@ checkpoint_cases() {
   bad 65 "no moving average.*leave --ema out" \
     "\"\${program}\" train --config tiny.textproto --set train.ema= --run-dir plain --max-steps 1 > log 2>&1" \
     generate --checkpoint plain --prompt the --ema
-  bad 65 "tiny.textproto: is not a JSON object; name" "" config import-hf tiny.textproto
+  bad 65 "tiny.textproto: parse error at line 1,.*; name a model's config.json" "" config import-hf tiny.textproto
+  bad 65 "c.json: the key .a. appears twice; name" "echo '{\"a\": 1, \"a\": 1}' > c.json" config import-hf c.json
+  bad 65 "c.json: has 2199023255552 bytes.*; check" "truncate -s 2T c.json" config import-hf c.json
   bad 65 "prompt, which must be UTF-8: invalid" "" generate --checkpoint run --prompt $'\xff'
 }
 

@@ -129,7 +129,7 @@ class Exporter {
   }
 
   absl::Status WriteTokenizer() {
-    ASSIGN_OR_RETURN(const std::string json, ReadFile(fs_, options_.tokenizer_json));
+    ASSIGN_OR_RETURN(const std::string json, ReadFile(fs_, options_.tokenizer_json, kMaxTokenizerJsonBytes));
     RETURN_IF_ERROR(WriteSynced(fs_, File("tokenizer.json"), json));
     const absl::StatusOr<Tokenizer> tokenizer = Tokenizer::Parse(json);
     if (!tokenizer.ok()) return WithContext(tokenizer.status(), options_.tokenizer_json);

@@ -6,13 +6,13 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
-#include "data/tokenizer_strict_json.h"
+#include "base/strict_json.h"
+#include "configs/hf_config.h"
 #include "trainer/checkpoint/manifest.h"
 
 namespace shoestring {
 namespace {
 
-constexpr int64_t kMaxJsonBytes = int64_t{64} << 20;
 constexpr absl::string_view kSingleFile = "model.safetensors";
 constexpr absl::string_view kIndexFile = "model.safetensors.index.json";
 
@@ -34,9 +34,7 @@ absl::StatusOr<std::map<std::string, std::string>> ReadIndex(FileSystem& fs, con
 }  // namespace
 
 absl::StatusOr<nlohmann::json> ReadHfJson(FileSystem& fs, const std::string& path) {
-  ASSIGN_OR_RETURN(const FileInfo info, fs.Stat(path));
-  if (info.size_bytes > kMaxJsonBytes) return absl::DataLossError(absl::StrCat(path, ": is too large"));
-  ASSIGN_OR_RETURN(const std::string text, ReadFile(fs, path));
+  ASSIGN_OR_RETURN(const std::string text, ReadFile(fs, path, config::kMaxHfJsonBytes));
   absl::StatusOr<nlohmann::json> json = ParseStrictJson(text);
   if (!json.ok()) return absl::DataLossError(absl::StrCat(path, ": ", json.status().message()));
   if (!json->is_object()) return absl::DataLossError(absl::StrCat(path, ": is not a JSON object"));

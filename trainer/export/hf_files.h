@@ -15,7 +15,8 @@
 
 namespace shoestring {
 
-// A JSON file of the directory. DATA_LOSS with the path in front: too large, not strict JSON, not an object.
+// A JSON file of the directory. DATA_LOSS with the path in front: more than 64 MiB, not strict JSON
+// (base/strict_json.h), not an object; else the file system's errors.
 absl::StatusOr<nlohmann::json> ReadHfJson(FileSystem& fs, const std::string& path);
 
 // Thread-safe once opened. Holds one open file a weight file, and their headers, nothing else.

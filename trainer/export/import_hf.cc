@@ -12,7 +12,6 @@
 #include "kernels/arena.h"
 #include "trainer/checkpoint/snapshot.h"
 #include "trainer/checkpoint/train_state_io.h"
-#include "trainer/export/hf_files.h"
 #include "trainer/train_state.h"
 
 namespace shoestring {
@@ -79,9 +78,7 @@ std::vector<StateTensor> TensorsOfRun(const config::RunConfig& config, const std
 }  // namespace
 
 absl::StatusOr<config::ModelConfig> ReadHfModel(FileSystem& fs, const std::string& directory) {
-  RETURN_IF_ERROR(ReadHfJson(fs, ConfigJson(directory)).status());
-  ASSIGN_OR_RETURN(const std::string text, ReadFile(fs, ConfigJson(directory)));
-  return config::ImportHfConfig(text, ConfigJson(directory));
+  return config::LoadHfConfig(fs, ConfigJson(directory));
 }
 
 absl::StatusOr<std::vector<config::Problem>> FindHfMismatches(FileSystem& fs, const std::string& directory,

@@ -18,7 +18,7 @@
 
 namespace shoestring {
 
-// The model that a directory's config.json describes. INVALID_ARGUMENT, a line a problem, each with the path.
+// The model that a directory's config.json describes. Errors: those of LoadHfConfig, each line with the path.
 absl::StatusOr<config::ModelConfig> ReadHfModel(FileSystem& fs, const std::string& directory);
 
 // Every field of `config`'s model that means another function, or other tokens, than the directory's: places by

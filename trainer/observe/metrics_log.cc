@@ -25,7 +25,7 @@ size_t KeptBytes(absl::string_view text, int64_t resumed_step) {
 absl::StatusOr<std::unique_ptr<MetricsLog>> MetricsLog::Open(FileSystem& fs, const std::string& path,
                                                              int64_t resumed_step) {
   MetricsFile before;
-  absl::StatusOr<std::string> text = ReadFile(fs, path);
+  absl::StatusOr<std::string> text = ReadFile(fs, path, kMaxMetricsBytes);
   if (!text.ok() && !absl::IsNotFound(text.status())) return text.status();
   if (text.ok()) {
     const size_t kept = resumed_step > 0 ? KeptBytes(*text, resumed_step) : 0;

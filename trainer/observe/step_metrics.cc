@@ -170,7 +170,7 @@ std::optional<StepMetrics> NewestValues(const MetricsFile& file) {
 }
 
 absl::StatusOr<MetricsFile> ReadMetrics(FileSystem& fs, const std::string& path) {
-  ASSIGN_OR_RETURN(const std::string text, ReadFile(fs, path));
+  ASSIGN_OR_RETURN(const std::string text, ReadFile(fs, path, kMaxMetricsBytes));
   return ParseMetrics(text);
 }
 

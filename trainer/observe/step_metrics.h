@@ -56,9 +56,11 @@ struct MetricsFile {
   std::vector<StepMetrics> rows;  // steps strictly ascending
   int64_t skipped_lines = 0;      // that were no rows; a torn last line is not counted
 };
+
+inline constexpr int64_t kMaxMetricsBytes = int64_t{16} << 30;  // a million steps have about one GiB
 // Lines of one step are one row, whatever their generation: a validation that came later knows nothing else of the
 // step. A line of an earlier step than the line before it is what a resumed run wrote again: it replaces the rows from
-// its step on. NOT_FOUND without a file.
+// its step on. NOT_FOUND without a file; DATA_LOSS for more than kMaxMetricsBytes.
 absl::StatusOr<MetricsFile> ReadMetrics(FileSystem& fs, const std::string& path);
 MetricsFile ParseMetrics(absl::string_view text);
 // What is known last: of each value the one of the newest row that has it. Absent without rows.

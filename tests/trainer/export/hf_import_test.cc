@@ -232,6 +232,8 @@ TEST(HfMismatchTest, ABadConfigJsonIsNamed) {
   const TempDir dir;
   ASSERT_TRUE(WriteFile(Fs(), dir.File("config.json"), "{").ok());
   EXPECT_EQ(ReadHfModel(Fs(), dir.path()).status().code(), absl::StatusCode::kDataLoss);
+  ASSERT_TRUE(WriteFile(Fs(), dir.File("config.json"), "{\"model_type\": \"llama\", \"model_type\": \"x\"}").ok());
+  EXPECT_EQ(ReadHfModel(Fs(), dir.path()).status().code(), absl::StatusCode::kDataLoss);
   ASSERT_TRUE(WriteFile(Fs(), dir.File("config.json"), "{\"model_type\": \"llama\"}").ok());
   const absl::Status status = ReadHfModel(Fs(), dir.path()).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);

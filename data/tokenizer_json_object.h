@@ -1,4 +1,4 @@
-// JSON with the strictness that a file from elsewhere deserves: bounded depth, no repeated keys, no unknown fields.
+// A JSON object of tokenizer.json: fields of the right types, no unknown ones, and errors that say where.
 #pragma once
 
 #include <initializer_list>
@@ -10,10 +10,6 @@
 #include "nlohmann/json.hpp"
 
 namespace shoestring {
-
-// INVALID_ARGUMENT for a syntax error (with line and column), invalid UTF-8, a key that appears twice in one object, or
-// nesting deeper than 64.
-absl::StatusOr<nlohmann::json> ParseStrictJson(absl::string_view text);
 
 // A JSON object together with its place in the file ("model.vocab"), which every error starts with. Holds no copy: the
 // json must outlive it. Every error is INVALID_ARGUMENT.

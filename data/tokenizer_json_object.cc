@@ -1,67 +1,20 @@
-// Strict JSON access over nlohmann-json; the only place where its exceptions are caught.
-#include "data/tokenizer_strict_json.h"
+// Each type is asked for before it is taken, so that nlohmann-json never throws.
+#include "data/tokenizer_json_object.h"
 
 #include <algorithm>
 #include <limits>
-#include <vector>
 
-#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
-#include "data/utf8.h"
 
 namespace shoestring {
 namespace {
 
 using nlohmann::json;
 
-constexpr int kMaxDepth = 64;
 constexpr size_t kExcerptBytes = 80;
 
-// Watches the parser: remembers the first repeated key or excessive depth.
-class Watcher {
- public:
-  bool operator()(int depth, json::parse_event_t event, json& parsed) {
-    if (!fault_.empty()) return false;  // the parser goes on through what is discarded, and tells of its keys
-    if (event == json::parse_event_t::object_start || event == json::parse_event_t::array_start) {
-      if (depth >= kMaxDepth) return Fail(absl::StrCat("nested deeper than ", kMaxDepth));
-      if (keys_.size() < depth + 1) keys_.resize(depth + 1);
-      keys_[depth].clear();
-    } else if (event == json::parse_event_t::key) {
-      const std::string& key = parsed.get_ref<const std::string&>();
-      if (!keys_[depth - 1].insert(key).second)
-        return Fail(absl::StrCat("the key ", Excerpt(parsed), " appears twice"));
-    }
-    return true;
-  }
-  const std::string& fault() const { return fault_; }
-
- private:
-  bool Fail(std::string fault) {
-    if (fault_.empty()) fault_ = std::move(fault);
-    return false;
-  }
-  std::vector<absl::flat_hash_set<std::string>> keys_;  // of the open object at each depth
-  std::string fault_;
-};
-
 }  // namespace
-
-absl::StatusOr<json> ParseStrictJson(absl::string_view text) {
-  RETURN_IF_ERROR(CheckUtf8(text));
-  Watcher watcher;
-  try {
-    json parsed = json::parse(text.begin(), text.end(), [&watcher](int depth, json::parse_event_t event, json& value) {
-      return watcher(depth, event, value);
-    });
-    if (!watcher.fault().empty()) return absl::InvalidArgumentError(watcher.fault());
-    return parsed;
-  } catch (const json::exception& error) {
-    const absl::string_view what = error.what();
-    const size_t tag = what.find("] ");  // "[json.exception.parse_error.101] parse error at line 1, ..."
-    return absl::InvalidArgumentError(tag == absl::string_view::npos ? what : what.substr(tag + 2));
-  }
-}
 
 absl::StatusOr<JsonObject> JsonObject::At(const json& value, std::string path) {
   if (!value.is_object()) {
