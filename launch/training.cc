@@ -103,7 +103,6 @@ double MeasurePeak(const TrainRequest& request, int rounds) {
 absl::Status Prepare(const TrainRequest& request, Session& session) {
   RETURN_IF_ERROR(RefuseExisting(request, session.fs));
   ASSIGN_OR_RETURN(session.data, OpenRunData(session.fs, request.config));
-  session.stop_requests = std::make_unique<StopRequests>(request.exit_after_seconds);
   Backend& device = *session.device.backend;
   session.peak_gflops = device.memory_is_hosts() ? MeasurePeak(request, kRoundsAtStart) : MeasureDevicePeak(device);
   session.memory_before = PrivateMemoryBytes();
@@ -319,6 +318,7 @@ int RunTraining(const TrainRequest& request) {
   IgnoreClosedPipes();
   Session session;
   session.threads = ThreadsOfRank(request);
+  session.stop_requests = std::make_unique<StopRequests>(request.exit_after_seconds);  // the backend starts threads
   absl::StatusOr<RunBackend> device = OpenRunBackend(request.config, request.isa, session.threads);
   if (!device.ok()) return Fail(Area::kConfig, device.status());
   session.device = *std::move(device);
