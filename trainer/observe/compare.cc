@@ -115,6 +115,7 @@ absl::StatusOr<std::vector<ComparedRun>> ReadRuns(FileSystem& fs, const std::vec
     }
     ASSIGN_OR_RETURN(run.summary, ReadSummary(fs, run_dir));
     ASSIGN_OR_RETURN(run.metrics, ReadMetrics(fs, JoinPath(run_dir, "metrics.jsonl")));
+    CatchUp(run.metrics, run.summary);
     runs.push_back(std::move(run));
   }
   return runs;

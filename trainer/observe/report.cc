@@ -298,10 +298,7 @@ std::string RenderReport(const Summary& summary, const MetricsFile& metrics, con
 absl::Status WriteReport(FileSystem& fs, const std::string& run_dir) {
   ASSIGN_OR_RETURN(const MetricsFile metrics, ReadMetrics(fs, JoinPath(run_dir, "metrics.jsonl")));
   ASSIGN_OR_RETURN(Summary summary, ReadSummary(fs, run_dir));
-  if (summary.exit_reason == "running" && !metrics.rows.empty()) {
-    // Under way, or killed: the metrics know more than the summary.
-    for (const StepMetrics& row : metrics.rows) AddRow(row, summary);
-  }
+  CatchUp(metrics, summary);
   return WriteFileDurably(fs, JoinPath(run_dir, "report.html"),
                           RenderReport(summary, metrics, TimelineOf(fs, run_dir, summary)));
 }

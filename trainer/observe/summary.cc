@@ -154,6 +154,11 @@ void AddRow(const StepMetrics& row, Summary& summary) {
   summary.best_val_loss = std::min(*row.val_loss, summary.best_val_loss.value_or(*row.val_loss));
 }
 
+void CatchUp(const MetricsFile& metrics, Summary& summary) {
+  if (summary.exit_reason != "running") return;
+  for (const StepMetrics& row : metrics.rows) AddRow(row, summary);
+}
+
 SummaryWriter::SummaryWriter(FileSystem& fs, const std::string& run_dir, const RunFacts& facts, Clock& clock)
     : fs_(fs),
       run_dir_(run_dir),

@@ -45,6 +45,8 @@ absl::StatusOr<Summary> ParseSummary(absl::string_view json);
 absl::StatusOr<Summary> ReadSummary(FileSystem& fs, const std::string& run_dir);
 // Brings what a row knows about the whole run up to date: steps, tokens, losses, totals, memory.
 void AddRow(const StepMetrics& row, Summary& summary);
+// The same with all rows of a run that is under way or was killed: its metrics know more than its summary.
+void CatchUp(const MetricsFile& metrics, Summary& summary);
 
 // Writes summary.json at the start (exit reason "running") and durably at the end. What earlier starts reached stays
 // until this one has something newer to say: a start that has nothing left to do changes no figure.

@@ -172,6 +172,21 @@ TEST_F(CompareTest, TableHasAColumnARunAndTheDifferences) {
   EXPECT_THAT(table, HasSubstr("config of run (2) against run:\n  numerics  train.seed: 1 -> 2\n"));
 }
 
+TEST_F(CompareTest, OfAKilledRunShowsWhatTheMetricsKnow) {
+  Summary summary = MakeSummary();
+  summary.exit_reason = "running";
+  summary.steps = 0;
+  summary.final_loss = summary.final_val_loss = std::nullopt;
+  ASSERT_TRUE(WriteFile(fs_, dir_.File("b/run/summary.json"), ToJson(summary)).ok());
+  const auto runs = ReadRuns(fs_, {dir_.File("a/run"), dir_.File("b/run")});
+  ASSERT_TRUE(runs.ok()) << runs.status();
+  const std::string table = CompareTable(*runs);
+  EXPECT_THAT(table, testing::ContainsRegex("exit reason +finished +running\n"));
+  EXPECT_THAT(table, testing::ContainsRegex("steps +20/20 +20/20\n"));
+  EXPECT_THAT(table, testing::ContainsRegex("\nloss, nats/token +4\\.0000 +4\\.0000\n"));
+  EXPECT_THAT(table, testing::ContainsRegex("validation, nats/token +4\\.1250 +4\\.1250\n"));
+}
+
 // A resumed run's config says every default.
 TEST_F(CompareTest, ADefaultThatIsSaidIsNoDifference) {
   config::RunConfig config;
