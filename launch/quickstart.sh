@@ -3,13 +3,14 @@
 #
 #   launch/quickstart.sh [--run-dir DIR] [--fresh] [--config FILE]... [--set PATH=VALUE]...
 #
-#   --run-dir DIR      where the run is written (runs/quickstart)
+#   --run-dir DIR      where the run is written (runs/quickstart of this repository)
 #   --fresh            throw away prepared data and the run, and start anew
 #   --config FILE      a further config, merged over configs/recipes/tiny_cpu.textproto; may be given many times
 #   --set PATH=VALUE   one field of the config; may be given many times
 #
 # Run again it reuses all that is there and still fits. Text, tokenizer and shards lie in .cache/quickstart/.
 set -euo pipefail
+readonly caller=${PWD}
 cd "$(dirname "$0")/.."
 
 readonly package=dict-gcide
@@ -28,17 +29,22 @@ fail() {
   exit "${2:-70}"
 }
 
+# from_caller PATH: the path as who called meant it, good in any directory.
+from_caller() { case "$1" in /*) echo "$1" ;; *) echo "${caller}/$1" ;; esac }
+
 need_value() { [[ $# -ge 2 && -n "$2" ]] || fail "$1 needs a value; see launch/quickstart.sh --help" 64; }
 while [[ $# -gt 0 ]]; do
   case "$1" in
-    --run-dir) need_value "$@"; run_dir=$2; shift 2 ;;
-    --config) need_value "$@"; configs+=("$2"); shift 2 ;;
+    --run-dir) need_value "$@"; run_dir=$(from_caller "$2"); shift 2 ;;
+    --config) need_value "$@"; configs+=("$(from_caller "$2")"); shift 2 ;;
     --set) need_value "$@"; sets+=(--set "$2"); shift 2 ;;
     --fresh) fresh=yes; shift ;;
-    -h | --help) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,11s/^# \{0,1\}//p' launch/quickstart.sh; exit 0 ;;
     *) fail "unknown argument '$1'; see launch/quickstart.sh --help" 64 ;;
   esac
 done
+[[ "${fresh}" == no || ! -e "${run_dir}" || -e "${run_dir}/config.textproto" ]] \
+  || fail "${run_dir}: holds no run (no config.textproto), so --fresh does not remove it; name another --run-dir" 64
 # The run's own data; a user's --set comes later and wins.
 sets=(--set "data.source[0].prefix=\"${data}/train\"" --set "data.validation_prefix=\"${data}/validation\""
   --set "data.tokenizer=\"${data}/tokenizer.json\"" "${sets[@]}")
