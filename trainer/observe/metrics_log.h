@@ -24,6 +24,7 @@ class MetricsLog final : public MetricsSink {
   MetricsFile TakeKept() { return std::move(kept_); }
 
   absl::Status OnRow(const StepMetrics& row) override;
+  absl::Status OnCheckpointDue() override { return file_->Sync(); }
   absl::Status OnEnd(const RunEnd& end) override;  // makes the file durable
 
  private:

@@ -28,6 +28,8 @@ class MetricsSink {
   // with the validation's values and the totals.
   virtual absl::Status OnRow(const StepMetrics& row) = 0;
   virtual void OnLoads(const ExpertLoads&) {}
+  // Before each checkpoint: what a resume from it continues must be as durable as it.
+  virtual absl::Status OnCheckpointDue() { return absl::OkStatus(); }
   virtual absl::Status OnEnd(const RunEnd&) { return absl::OkStatus(); }
 };
 

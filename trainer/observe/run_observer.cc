@@ -198,7 +198,11 @@ absl::Status RunObserver::OnValidation(const ValidationResult& result) {
   return Emit(row);
 }
 
-absl::Status RunObserver::OnCheckpointDue(const TrainState&) { return EmitPending(); }
+absl::Status RunObserver::OnCheckpointDue(const TrainState&) {
+  RETURN_IF_ERROR(EmitPending());
+  for (const std::unique_ptr<MetricsSink>& sink : sinks_) RETURN_IF_ERROR(sink->OnCheckpointDue());
+  return absl::OkStatus();
+}
 
 absl::Status RunObserver::Emit(const StepMetrics& row) {
   for (const std::unique_ptr<MetricsSink>& sink : sinks_) RETURN_IF_ERROR(sink->OnRow(row));

@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "base/check.h"
+#include "base/fault_file_system.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/base/temp_dir.h"
@@ -30,7 +31,7 @@ class RunObserverTest : public testing::Test {
     ObserveOptions options;
     options.run_dir = dir_.path();
     options.measure_peak = measure_peak_;
-    auto observer = RunObserver::Open(PosixFileSystem(), clock_, facts, options);
+    auto observer = RunObserver::Open(*fs_, clock_, facts, options);
     CHECK(observer.ok());
     return *std::move(observer);
   }
@@ -63,6 +64,7 @@ class RunObserverTest : public testing::Test {
   Summary ReadBack() { return *ReadSummary(PosixFileSystem(), dir_.path()); }
 
   const TempDir dir_;
+  FileSystem* fs_ = &PosixFileSystem();  // that the observer writes to
   ManualClock clock_;
   std::function<double()> measure_peak_;
 };
@@ -136,6 +138,20 @@ TEST_F(RunObserverTest, AValidationIsInTheRowOfItsStep) {
   EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 10);
   EXPECT_EQ(Metrics().rows[9].val_loss, 4.0);
   EXPECT_EQ(Metrics().rows[9].loss, 9.0);
+}
+
+// A resume from the checkpoint continues these rows, whatever happened to the machine in between.
+TEST_F(RunObserverTest, RowsAreAsDurableAsTheCheckpointOfTheirStep) {
+  FaultFileSystem losing(PosixFileSystem());
+  ASSERT_EQ(losing.TrackDurability(dir_.path()), absl::OkStatus());
+  fs_ = &losing;
+  const auto observer = Open(0, 0);
+  for (int64_t step = 1; step <= 10; ++step) Step(*observer, step);  // the tenth waits
+  Arena arena = Arena::Measuring();
+  const HeldTable held = HeldTable::Whole({}, /*copies=*/false);
+  ASSERT_EQ(observer->OnCheckpointDue(TrainState(arena, held, {})), absl::OkStatus());
+  ASSERT_EQ(losing.LosePower(PowerLoss::kDropUnsynced), absl::OkStatus());
+  EXPECT_EQ(Metrics().rows.size(), 10);
 }
 
 TEST_F(RunObserverTest, ARowWhoseValidationDoesNotComeIsNotLost) {
