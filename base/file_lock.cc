@@ -51,7 +51,8 @@ absl::StatusOr<std::unique_ptr<FileLock>> FileLock::Take(const std::string& path
     }
     auto lock = std::unique_ptr<FileLock>(new FileLock(path, descriptor));
     const std::string holder = absl::StrCat(getpid(), "\n");
-    if (ftruncate(descriptor, 0) != 0 || write(descriptor, holder.data(), holder.size()) < 0) {
+    if (ftruncate(descriptor, 0) != 0 || write(descriptor, holder.data(), holder.size()) < 0 ||
+        fsync(descriptor) != 0) {
       return ErrnoStatus("write", path, errno);
     }
     return lock;

@@ -64,7 +64,7 @@ int RunPrune(const Values& values) {
     return Fail(Area::kData, absl::NotFoundError(absl::StrCat(place, ": holds no run; name a run directory")));
   }
   // A trainer that saves at this moment must not find its directory changed.
-  const absl::StatusOr<std::unique_ptr<RunLock>> lock = RunLock::Take(place);
+  const absl::StatusOr<std::unique_ptr<RunLock>> lock = RunLock::Take(PosixFileSystem(), place, *directory);
   if (!lock.ok()) return Fail(Area::kData, lock.status());
   const absl::StatusOr<std::vector<int64_t>> removed = PruneCheckpoints(PosixFileSystem(), *directory, keep);
   if (!removed.ok()) return Fail(Area::kData, removed.status());

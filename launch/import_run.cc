@@ -14,20 +14,16 @@
 #include "launch/run_data.h"
 #include "launch/run_directory.h"
 #include "launch/run_header.h"
-#include "trainer/checkpoint/directory.h"
 #include "trainer/export/import_hf.h"
 
 namespace shoestring {
 namespace {
 
 absl::Status RefuseExisting(FileSystem& fs, const std::string& run_directory, const std::string& checkpoints) {
-  ASSIGN_OR_RETURN(const DirectoryListing listing, ListDirectory(fs, checkpoints));
   if (HoldsRun(fs, run_directory)) {
     return absl::AlreadyExistsError(absl::StrCat(run_directory, ": holds a run already; name another --run-dir"));
   }
-  if (listing.steps.empty() && !Exists(fs, JoinPath(checkpoints, kLatestName))) return absl::OkStatus();
-  return absl::AlreadyExistsError(
-      absl::StrCat(checkpoints, ": holds checkpoints already; remove them or name another --run-dir"));
+  return RefuseCheckpoints(fs, checkpoints);
 }
 
 // Ids mean the same tokens to the weights and to the run.
@@ -55,13 +51,11 @@ absl::StatusOr<HfCheckpoint> Import(FileSystem& fs, const ImportRequest& request
   RETURN_IF_ERROR(RefuseExisting(fs, request.run_directory, checkpoints));
   ASSIGN_OR_RETURN(const RunData data, OpenData(fs, request, config));
   RETURN_IF_ERROR(CompareTokenizers(fs, request.from, config, data.tokenizer_fingerprint));
-  ASSIGN_OR_RETURN(const std::unique_ptr<RunLock> lock, RunLock::Take(request.run_directory));
+  ASSIGN_OR_RETURN(const std::unique_ptr<RunLock> lock, RunLock::Take(fs, request.run_directory, checkpoints));
   RETURN_IF_ERROR(RefuseExisting(fs, request.run_directory, checkpoints));  // another process may have been faster
   checkpoint::SnapshotHeader header = RunHeader(config, data, 0, /*instruction_set=*/"");  // nothing was computed
-  absl::StatusOr<HfCheckpoint> result =
-      ImportHfCheckpoint(fs, request.from, config, header, checkpoints, {.mtp = request.mtp});
-  if (!result.ok()) fs.Remove(checkpoints).IgnoreError();  // if it is empty: what was refused leaves nothing
-  RETURN_IF_ERROR(result.status());
+  ASSIGN_OR_RETURN(HfCheckpoint result,
+                   ImportHfCheckpoint(fs, request.from, config, header, checkpoints, {.mtp = request.mtp}));
   RETURN_IF_ERROR(WriteFileDurably(fs, ConfigPath(request.run_directory), RunConfigText(config)));
   return result;
 }

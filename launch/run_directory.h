@@ -21,25 +21,34 @@ std::string RunConfigText(const config::RunConfig& config);
 // "attempt_000"
 std::string AttemptName(int64_t generation);
 
-// An advisory lock on RUN_DIR/lock; given back, and the file removed, when the object goes; given back when the process
-// dies, however it dies.
+// Advisory locks on a run's directory and on that of its checkpoints, which may be anywhere; given back, and the files
+// removed, when the object goes; given back when the process dies, however it dies.
 class RunLock {
  public:
-  // Creates the directory; if nothing was written there until the object goes, it removes what it created. UNAVAILABLE,
-  // with the process that has it, when another one does.
-  static absl::StatusOr<std::unique_ptr<RunLock>> Take(const std::string& run_directory);
+  // Creates the directories durably, and a synced file in each: whoever has the lock can write there. If nothing else
+  // was written there until the object goes, it removes what it created. UNAVAILABLE, with the process that has a
+  // directory, when another one does.
+  static absl::StatusOr<std::unique_ptr<RunLock>> Take(FileSystem& fs, const std::string& run_directory,
+                                                       const std::string& checkpoints);
   ~RunLock();
   RunLock(const RunLock&) = delete;
   RunLock& operator=(const RunLock&) = delete;
 
  private:
-  RunLock() = default;
+  explicit RunLock(FileSystem& fs) : fs_(fs) {}
+  absl::StatusOr<std::unique_ptr<FileLock>> TakeIn(const std::string& directory, absl::string_view name,
+                                                   absl::string_view remedy);
+
+  FileSystem& fs_;
   std::vector<std::string> made_;  // directories, the innermost first
-  std::unique_ptr<FileLock> lock_;
+  std::unique_ptr<FileLock> run_, checkpoints_;
 };
 
 // Whether a run was started there: it has a config.
 bool HoldsRun(FileSystem& fs, const std::string& run_directory);
+
+// ALREADY_EXISTS if checkpoints lie there: a run that begins would replace and remove them.
+absl::Status RefuseCheckpoints(FileSystem& fs, const std::string& checkpoints);
 
 // Makes the directory of the next start, attempt_NNN/logs, and returns its number, counted from 0.
 absl::StatusOr<int64_t> BeginAttempt(FileSystem& fs, const std::string& run_directory);

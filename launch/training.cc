@@ -109,12 +109,12 @@ absl::Status Prepare(const TrainRequest& request, Session& session) {
   return absl::OkStatus();
 }
 
-// Takes the directory. Another process may have been faster since Prepare looked.
+// Takes the directories. Another process may have been faster since Prepare looked.
 absl::Status Claim(const TrainRequest& request, Session& session) {
-  ASSIGN_OR_RETURN(session.lock, RunLock::Take(request.run_directory));
-  RETURN_IF_ERROR(RefuseExisting(request, session.fs));
   session.checkpoints = CheckpointDirectory(request.run_directory, request.config);
-  return absl::OkStatus();
+  ASSIGN_OR_RETURN(session.lock, RunLock::Take(session.fs, request.run_directory, session.checkpoints));
+  RETURN_IF_ERROR(RefuseExisting(request, session.fs));
+  return request.start == Start::kFresh ? RefuseCheckpoints(session.fs, session.checkpoints) : absl::OkStatus();
 }
 
 absl::StatusOr<std::optional<OpenedCheckpoint>> FindStart(const TrainRequest& request, Session& session,
@@ -193,7 +193,6 @@ absl::Status Restore(Session& session, Trainer& trainer) {
 
 absl::Status WriteRunFiles(const TrainRequest& request, Session& session) {
   RETURN_IF_ERROR(RemoveLeftovers(session.fs, session.checkpoints));
-  RETURN_IF_ERROR(CreateDirectoriesDurably(session.fs, request.run_directory));
   ASSIGN_OR_RETURN(session.generation, BeginAttempt(session.fs, request.run_directory));
   RETURN_IF_ERROR(WriteFileDurably(session.fs, ConfigPath(request.run_directory), RunConfigText(request.config)));
   const std::string logs = JoinPath(JoinPath(request.run_directory, AttemptName(session.generation)), "logs");

@@ -101,6 +101,7 @@ std::vector<InvalidCase> TrainCases() {
        "data.source[0].prefix",
        "is the validation shard too"},
       {"empty_path", kTiny, {"data.tokenizer=\"\""}, "data.tokenizer", "is empty"},
+      {"empty_directory", kTiny, {"checkpoint.directory=\"\""}, "checkpoint.directory", "is empty"},
       {"no_phases", kTiny, {"train.phase="}, "train.phase", "is not set"},
   };
 }

@@ -128,6 +128,7 @@ config_cases() {
   bad 78 "layout.device: CUDA: absent.so" "" "${t[@]}" --set layout.device=CUDA --set layout.data_ranks=2
   bad 78 "parameters would move to other ranks" "" "${t[@]}" --set 'train.phase[1].layout={ data_ranks: 2 }'
   bad 78 "beta1" "" "${t[@]}" --set train.adamw.beta1=1.5
+  bad 78 "checkpoint.directory: is empty; give a path" "" "${t[@]}" --set 'checkpoint.directory=""'
   # Known only when the ranks measure it, which is after the directory was taken.
   bad 74 "memory" "" "${t[@]}" --set train.phase[0].micro_batch=1000000 --set train.phase[0].batch.sequences=4000000
   bad 74 "memory" "" "${t[@]}" --set layout.data_ranks=2 --set train.phase[0].micro_batch=1000000 \
@@ -197,6 +198,12 @@ checkpoint_cases() {
   bad 74 "absent: holds no run.*check --run-dir" "" resume --run-dir absent
   bad 74 "run: holds a run already.*resume" "" train --config tiny.textproto --run-dir run
   bad 74 "no checkpoint; 'train'.*--on-existing resume" "rm -r run/checkpoints" resume --run-dir run
+  absent=new
+  bad 74 "run/checkpoints: holds checkpoints already; remove" "" "${t[@]}" --set 'checkpoint.directory="run/checkpoints"'
+  bad 74 "run/checkpoints: in use by.*; wait" "hold run/checkpoints/checkpoints.lock" "${t[@]}" \
+    --set 'checkpoint.directory="run/checkpoints"' --on-existing resume
+  bad 74 "corpus.jsonl: File exists; name another" "" "${t[@]}" --set 'checkpoint.directory="corpus.jsonl"'
+  absent=
   bad 74 "holds a run already.*--on-existing resume does too" "rm -r run/checkpoints" train --config tiny.textproto --run-dir run
   bad 74 "data: holds no run; name a run" "" checkpoint prune data --keep 1
   bad 65 "shard_00000.safetensors" "flip ${shard} 20000" resume --run-dir run
@@ -247,6 +254,9 @@ permission_cases() {
   [[ "$(id -u)" -ne 0 ]] || wrapper="setpriv --reuid 65534 --clear-groups --"
   bad 74 "data/train.bin: Permission denied" "chmod -R a+rwX .; chmod 000 data/train.bin" "${t[@]}"
   bad 74 "new.*Permission denied" "chmod a-w ." "${t[@]}"
+  absent=new
+  bad 74 "kept.*Permission denied" "chmod -R a+rwX .; mkdir -m 555 kept" "${t[@]}" --set 'checkpoint.directory="kept"'
+  absent=
   bad 78 "tiny.textproto.*Permission denied" "chmod 000 tiny.textproto" "${t[@]}"
   wrapper=
 }
