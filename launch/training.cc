@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/clock.h"
 #include "base/file_system.h"
@@ -40,6 +41,7 @@
 #include "trainer/observe/run_facts.h"
 #include "trainer/observe/run_observer.h"
 #include "trainer/observe/step_metrics.h"
+#include "trainer/observe/summary.h"
 #include "trainer/observe/trace_file.h"
 #include "trainer/support.h"
 #include "trainer/thread_ranks.h"
@@ -117,6 +119,19 @@ absl::Status Claim(const TrainRequest& request, Session& session) {
   return request.start == Start::kFresh ? RefuseCheckpoints(session.fs, session.checkpoints) : absl::OkStatus();
 }
 
+// Whether what a run wrote about itself says that it had a checkpoint: a start that ended without failing saved last,
+// one that never ended tells the step that it went on from, and a step after the first interval comes after its save.
+bool RecordsCheckpoint(const TrainRequest& request, FileSystem& fs) {
+  const absl::StatusOr<Summary> summary = ReadSummary(fs, request.run_directory);
+  if (summary.ok() && !absl::StartsWith(summary->exit_reason, "failed") &&
+      (summary->exit_reason != "running" || summary->steps > 0)) {
+    return true;
+  }
+  const absl::StatusOr<MetricsFile> metrics = ReadMetrics(fs, JoinPath(request.run_directory, "metrics.jsonl"));
+  const int64_t interval = request.config.checkpoint().interval_steps();
+  return interval > 0 && metrics.ok() && !metrics->rows.empty() && metrics->rows.back().step > interval;
+}
+
 absl::StatusOr<std::optional<OpenedCheckpoint>> FindStart(const TrainRequest& request, Session& session,
                                                           std::vector<std::string>& passed_over) {
   if (request.start == Start::kFresh) return std::nullopt;
@@ -124,7 +139,13 @@ absl::StatusOr<std::optional<OpenedCheckpoint>> FindStart(const TrainRequest& re
                                                ? FindNewestGood(session.fs, session.checkpoints, passed_over)
                                                : FindNewest(session.fs, session.checkpoints);
   if (found.ok()) return std::optional<OpenedCheckpoint>(*std::move(found));
-  if (request.start == Start::kEither && absl::IsNotFound(found.status())) return std::nullopt;
+  if (!absl::IsNotFound(found.status())) return found.status();
+  if (RecordsCheckpoint(request, session.fs)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(session.checkpoints, ": holds no checkpoint, but ", request.run_directory,
+                     " says that one was saved; mount or restore that directory, or begin anew in another --run-dir"));
+  }
+  if (request.start == Start::kEither) return std::nullopt;
   return found.status();
 }
 

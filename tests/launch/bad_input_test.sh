@@ -197,7 +197,14 @@ data_cases() {
 checkpoint_cases() {
   bad 74 "absent: holds no run.*check --run-dir" "" resume --run-dir absent
   bad 74 "run: holds a run already.*resume" "" train --config tiny.textproto --run-dir run
-  bad 74 "no checkpoint; 'train'.*--on-existing resume" "rm -r run/checkpoints" resume --run-dir run
+  bad 74 "no checkpoint; 'train'.*--on-existing resume" "rm -r run/checkpoints run/summary.json run/metrics.jsonl" \
+    resume --run-dir run
+  bad 65 "run/checkpoints: holds no checkpoint, but run says that one was saved; mount" "rm -r run/checkpoints" \
+    resume --run-dir run
+  bad 65 "run/checkpoints: holds no checkpoint, but run says that one was saved; mount" "rm -r run/checkpoints" \
+    train --config tiny.textproto --run-dir run --on-existing resume
+  bad 65 "elsewhere: holds no checkpoint, but run says that one was saved; mount" "rm run/summary.json" \
+    train --config tiny.textproto --set 'checkpoint.directory="elsewhere"' --run-dir run --on-existing resume
   absent=new
   bad 74 "run/checkpoints: holds checkpoints already; remove" "" "${t[@]}" --set 'checkpoint.directory="run/checkpoints"'
   bad 74 "run/checkpoints: in use by.*; wait" "hold run/checkpoints/checkpoints.lock" "${t[@]}" \

@@ -45,9 +45,20 @@ shoestring data merge --input theirs/train --output theirs/ours --tokenizer data
 cmp theirs/ours.bin data/train.bin
 shoestring data stat theirs/ours --tokenizer data/tokenizer.json > /dev/null
 
-# A run that was killed before its first checkpoint begins anew as the refusals say.
-cp -r open early
-rm -r early/checkpoints
+# A checkpoint that was saved and is not there, as when its disk is not mounted, costs nothing of the run's record.
+cp -r open gone
+rm -r gone/checkpoints
+cp -r gone before
+code=0
+shoestring train --config tiny.textproto --run-dir gone --on-existing resume > /dev/null 2>&1 || code=$?
+[[ "${code}" -eq 65 ]] || fail "a run without its checkpoints ended with ${code}, not 65"
+diff -r gone before || fail "a run without its checkpoints was changed"
+
+# A run that ended before its first checkpoint was whole begins anew as the refusals say. A limit on the size of files
+# stands for the full disk.
+code=0
+(trap '' XFSZ; ulimit -f 64; shoestring train --config tiny.textproto --run-dir early > /dev/null 2>&1) || code=$?
+[[ "${code}" -eq 74 && -s early/metrics.jsonl ]] || fail "a full disk ended a run with ${code}, not 74"
 shoestring train --config tiny.textproto --run-dir early --on-existing resume --max-steps 4 > /dev/null 2>&1
 [[ "$(digest_of early)" == "$(digest_of open)" ]] || fail "a run begun anew differs"
 echo "command_line_test: good"
