@@ -6,6 +6,7 @@
 
 #include <cstdint>
 
+#include "kernels/limits.h"
 #include "kernels/tensor.h"
 
 namespace shoestring {
@@ -17,7 +18,7 @@ enum class GemmLayout { kNT, kNN, kTN };
 // order, from +0. Tiles are a multiple of the interval along the contracted dimension, or end with it. A group's blocks
 // start at its segment.
 struct Fp8Accumulation {
-  int64_t interval = 128;  // at most 384
+  int64_t interval = 128;  // at most kMaxPromotionInterval
   // Inside a block: false: f32, in the order of k. true: as Hopper's tensor cores do (docs/numerics.md, "Short
   // accumulator").
   bool hopper = false;

@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "configs/resolve.h"
+#include "kernels/limits.h"
 #include "parallel/mesh.h"
 
 namespace shoestring {
@@ -46,6 +47,36 @@ void CheckPairs(const config::RunConfig& config, std::vector<std::string>& probl
   linear("moe.expert_ffn", model.moe().expert_ffn());
 }
 
+// `what`, a size that `field` sets, is as large as kernels/limits.h lets it be.
+void CheckSize(const char* field, const char* what, int64_t size, int64_t largest, std::vector<std::string>& problems) {
+  if (size <= largest) return;
+  problems.push_back(absl::StrCat(field, ": ", what, " is ", size, ", and at most ", largest,
+                                  " can be computed here; make it smaller"));
+}
+
+void CheckModel(const config::ModelConfig& model, std::vector<std::string>& problems) {
+  const config::AttentionConfig& attention = model.attention();
+  CheckSize("model.attention.qk_nope_head_dim", "qk_nope_head_dim + qk_rope_head_dim",
+            int64_t{attention.qk_nope_head_dim()} + attention.qk_rope_head_dim(), kMaxHeadDim, problems);
+  CheckSize("model.attention.v_head_dim", "it", attention.v_head_dim(), kMaxHeadDim, problems);
+  CheckSize("model.moe.routed_experts", "it", model.moe().routed_experts(), kMaxExperts, problems);
+  CheckSize("model.moe.active_experts", "it", model.moe().active_experts(), kMaxChosenExperts, problems);
+}
+
+// Inputs that norms and SwiGLU quantise as they make them.
+void CheckQuantisedWidths(const config::ModelConfig& model, std::vector<std::string>& problems) {
+  const auto check = [&](const char* field, const char* what, int64_t width) {
+    CheckSize(field, what, width, kMaxQuantisedColumns, problems);
+  };
+  check("model.hidden", "a row in FP8", model.hidden());
+  check("model.attention.q_lora_rank", "a row in FP8", model.attention().q_lora_rank());
+  check("model.attention.kv_lora_rank", "a row in FP8", model.attention().kv_lora_rank());
+  check("model.dense_ffn", "a row in FP8", model.dense_ffn());
+  check("model.moe.expert_ffn", "a row in FP8", model.moe().expert_ffn());
+  check("model.moe.shared_experts", "a row in FP8, shared_experts * expert_ffn,",
+        int64_t{model.moe().shared_experts()} * model.moe().expert_ffn());
+}
+
 void CheckPrecision(const config::RunConfig& config, std::vector<std::string>& problems) {
   if (config.precision().mode() != config::PrecisionConfig::FP8) return;
   const config::Fp8Recipe& fp8 = config.precision().fp8();
@@ -57,12 +88,15 @@ void CheckPrecision(const config::RunConfig& config, std::vector<std::string>& p
                                     "; set precision.fp8.combine_format=BF16"));
   }
   CheckPairs(config, problems);
+  CheckSize("precision.fp8.promotion_interval", "it", fp8.promotion_interval(), kMaxPromotionInterval, problems);
+  CheckQuantisedWidths(config.model(), problems);
 }
 
 }  // namespace
 
 std::vector<std::string> FindUnsupported(const config::RunConfig& config) {
   std::vector<std::string> problems;
+  CheckModel(config.model(), problems);
   CheckPrecision(config, problems);
   const config::LayoutConfig first = config::ResolvePhase(config, 0).layout;
   for (int i = 0; i < config.train().phase_size(); ++i) {

@@ -7,6 +7,7 @@
 #include "base/check.h"
 #include "kernels/cpu/attention_head.h"
 #include "kernels/cpu/gemm.h"
+#include "kernels/limits.h"
 
 namespace shoestring {
 
@@ -88,8 +89,9 @@ int64_t FloatsOfWorker(const AttentionShape& shape, const GemmKernels& gemm, boo
 void CheckShape(const AttentionShape& shape) {
   CHECK_GT(shape.sequence_length, 0);
   CHECK_EQ(shape.tokens % shape.sequence_length, 0);
-  CHECK_LE(shape.nope_dim + shape.rope_dim, kGemmBlockDwords);
-  CHECK_LE(shape.value_dim, kGemmBlockDwords);
+  static_assert(kMaxHeadDim <= kGemmBlockDwords);
+  CHECK_LE(shape.nope_dim + shape.rope_dim, kMaxHeadDim);
+  CHECK_LE(shape.value_dim, kMaxHeadDim);
 }
 
 const void* At(const void* p, DType dtype, int64_t elements) {

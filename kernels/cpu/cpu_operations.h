@@ -14,27 +14,25 @@
 #include "base/check.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/cpu/vector_ops.h"
+#include "kernels/limits.h"
 #include "kernels/operations.h"
 #include "kernels/tensor.h"
 
 namespace shoestring {
 
-// Bounds of the scratch below; V3 has 256 experts, in 8 groups.
-inline constexpr int64_t kCpuMaxExperts = 4096;
 inline constexpr int64_t kCpuPartialSums = 1024;
-inline constexpr int64_t kCpuRowElements = int64_t{1} << 16;  // of an activation that is quantised as it is made
 
 // Taken once when the backend is made, so that no operation allocates.
 struct CpuScratch {
   explicit CpuScratch(int threads)
       : partial_sums(kCpuPartialSums),
-        fractions(kCpuMaxExperts),
-        counts(threads * kCpuMaxExperts),
-        rows(threads * kCpuRowElements) {}
+        fractions(kMaxExperts),
+        counts(threads * kMaxExperts),
+        rows(threads * kMaxQuantisedColumns) {}
   std::vector<double> partial_sums;
   std::vector<float> fractions;
-  std::vector<int64_t> counts;  // [threads, kCpuMaxExperts]
-  std::vector<float> rows;      // [threads, kCpuRowElements]
+  std::vector<int64_t> counts;  // [threads, kMaxExperts]
+  std::vector<float> rows;      // [threads, kMaxQuantisedColumns]
 };
 
 struct CpuContext {
@@ -75,10 +73,10 @@ RowsType RowsFrom(RowsType rows, int64_t first) {
 template <typename Fn>
 void ForQuantisedRanges(const CpuContext& cpu, int64_t rows, bool bf16, const MutableOperand& y, Fn make) {
   const int64_t cols = y.values.cols;
-  CHECK_LE(cols, kCpuRowElements);
+  CHECK_LE(cols, kMaxQuantisedColumns);
   const int64_t at_once = std::max<int64_t>(1, kGrainElements / 4 / std::max<int64_t>(1, cols));
   cpu.pool.ParallelRanges(rows, at_once, [&](int64_t begin, int64_t end, int worker) {
-    const Rows scratch = {cpu.scratch.rows.data() + worker * kCpuRowElements, cols, bf16};
+    const Rows scratch = {cpu.scratch.rows.data() + worker * kMaxQuantisedColumns, cols, bf16};
     QuantiseLoop loop = MakeQuantiseLoop(y);
     CodedRows all = loop.y;
     loop.x = {scratch.data, scratch.stride, scratch.bf16};

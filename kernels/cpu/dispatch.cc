@@ -87,7 +87,7 @@ void CpuScatterChosen(ConstView row_values, ConstView slot_row, View chosen_valu
 }
 
 void CpuCombineRows(const CpuContext& cpu, const CombineArgs& args, View out) {
-  CHECK_LE(args.slot_row.cols, kMaxCombinedSlots);
+  CHECK_LE(args.slot_row.cols, kMaxChosenExperts);
   for (int64_t token = 0; token < args.slot_row.rows; ++token) {
     const int32_t* rows = args.slot_row.as<int32_t>(token);
     for (int64_t k = 0; k < args.slot_row.cols; ++k) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/cpu/lanes_level.h"
+#include "kernels/limits.h"
 
 namespace shoestring::simd {
 inline namespace SHOESTRING_SIMD_LEVEL {
@@ -13,8 +14,8 @@ inline void CombineToken(const CombineLoop& loop, int64_t token) {
   const T* base = loop.base.data != nullptr ? RowOf<T>(loop.base, token) : nullptr;
   T* out = RowOf<T>(loop.out, token);
   // Found once a token: where each slot's row lies, and whether it opens a new routing group.
-  const T* row_of[kMaxCombinedSlots];
-  bool opens[kMaxCombinedSlots];
+  const T* row_of[kMaxChosenExperts];
+  bool opens[kMaxChosenExperts];
   int64_t count = 0;
   int64_t last_group = 0;
   for (int64_t k = 0; k < loop.chosen; ++k) {

@@ -37,8 +37,8 @@ class TopK {
 
 // What choosing for one token needs; on the stack of the thread that does it.
 struct Choice {
-  std::array<int32_t, kCpuMaxExperts> groups;
-  std::array<float, kCpuMaxExperts> values;
+  std::array<int32_t, kMaxExperts> groups;
+  std::array<float, kMaxExperts> values;
 };
 
 float GroupValue(const float* scores, const float* bias, int64_t first, int64_t size, GroupScore kind) {
@@ -102,17 +102,16 @@ void BalanceFractions(const CpuContext& cpu, const SequenceBalanceArgs& args, in
   const int64_t experts = args.scores.cols;
   const int64_t tokens = args.sequence_length;
   for (int thread = 0; thread < cpu.pool.threads(); ++thread) {
-    std::fill_n(cpu.scratch.counts.begin() + thread * kCpuMaxExperts, experts, 0);
+    std::fill_n(cpu.scratch.counts.begin() + thread * kMaxExperts, experts, 0);
   }
   const int64_t grain = std::max<int64_t>(1, kGrainElements / experts / 4);
   cpu.pool.ParallelRanges(tokens, grain, [&](int64_t begin, int64_t end, int worker) {
-    CountLargest(args, first_token + begin, first_token + end, &cpu.scratch.counts[worker * kCpuMaxExperts]);
+    CountLargest(args, first_token + begin, first_token + end, &cpu.scratch.counts[worker * kMaxExperts]);
   });
   const double unit = static_cast<double>(experts) / (static_cast<double>(args.chosen) * static_cast<double>(tokens));
   for (int64_t i = 0; i < experts; ++i) {
     int64_t count = 0;
-    for (int thread = 0; thread < cpu.pool.threads(); ++thread)
-      count += cpu.scratch.counts[thread * kCpuMaxExperts + i];
+    for (int thread = 0; thread < cpu.pool.threads(); ++thread) count += cpu.scratch.counts[thread * kMaxExperts + i];
     cpu.scratch.fractions[i] = static_cast<float>(unit * static_cast<double>(count));
   }
 }
@@ -144,7 +143,7 @@ double BalanceSequence(const CpuContext& cpu, const SequenceBalanceArgs& args, i
 
 void CpuGate(const CpuContext& cpu, const GateArgs& args, const GateResult& result) {
   const int64_t experts = args.logits.cols;
-  CHECK_LE(experts, kCpuMaxExperts);
+  CHECK_LE(experts, kMaxExperts);
   const ScoresLoop loop = {.logits = args.logits.as<float>(),
                            .logits_stride = args.logits.stride,
                            .scores = result.scores.as<float>(),
@@ -198,7 +197,7 @@ void CpuGateBackward(const CpuContext& cpu, const GateArgs& args, const GateBack
 }
 
 void CpuSequenceBalance(const CpuContext& cpu, const SequenceBalanceArgs& args) {
-  CHECK_LE(args.scores.cols, kCpuMaxExperts);
+  CHECK_LE(args.scores.cols, kMaxExperts);
   float* loss = args.loss.as<float>();
   for (int64_t sequence = 0; sequence < args.loss.cols; ++sequence) {
     const int64_t first_token = sequence * args.sequence_length;

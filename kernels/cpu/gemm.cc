@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "kernels/cpu/gemm_scales.h"
+#include "kernels/limits.h"
 
 namespace shoestring {
 namespace {
@@ -61,7 +62,8 @@ void CheckFp8(const GemmCall& call) {
   CHECK(call.in_type == DType::kE4M3 || call.in_type == DType::kE5M2);
   CHECK(fp8.b_type == DType::kE4M3 || fp8.b_type == DType::kE5M2);
   CHECK_GE(fp8.how.interval, 1);
-  CHECK_LE(fp8.how.interval, kGemmBlockDwords);
+  static_assert(kMaxPromotionInterval <= kGemmBlockDwords);
+  CHECK_LE(fp8.how.interval, kMaxPromotionInterval);
   const int64_t a_tile = call.layout == GemmLayout::kTN ? fp8.a.tile.rows : fp8.a.tile.cols;
   const int64_t b_tile = call.layout == GemmLayout::kNT ? fp8.b.tile.cols : fp8.b.tile.rows;
   CHECK(a_tile % fp8.how.interval == 0 || a_tile >= call.k);

@@ -39,7 +39,7 @@ struct ScaleGrid {
 struct Fp8Call {
   DType b_type = DType::kE4M3;  // A's is in_type; kE4M3 or kE5M2
   ScaleGrid a, b;
-  // `interval` is at most kGemmBlockDwords. Tiles are a multiple of it along K, or not shorter than K.
+  // `interval` is at most kMaxPromotionInterval. Tiles are a multiple of it along K, or not shorter than K.
   Fp8Accumulation how;
 };
 

@@ -126,7 +126,6 @@ struct BalanceLoop {
   int64_t experts = 0;
   double gradient_scale = 0;  // loss_scale / S
 };
-inline constexpr int64_t kMaxCombinedSlots = 64;  // bound of CombineLoop::chosen
 struct CombineLoop {
   ConstRows y;
   const int32_t* slot_row = nullptr;

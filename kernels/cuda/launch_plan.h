@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "kernels/limits.h"
+
 namespace shoestring {
 
 inline constexpr int kChunk = 8;
@@ -84,7 +86,6 @@ struct TokenPlan {
   int64_t block_words = 0;  // shared by the warps: counts of experts
   constexpr int64_t shared_bytes() const { return 4 * (warps * warp_words + block_words); }
 };
-inline constexpr int64_t kMaxExperts = 4096;
 inline constexpr int64_t kSharedBytes = 48 << 10;  // that a block has without asking
 
 constexpr TokenPlan PlanTokens(int64_t experts, int64_t groups, int64_t chosen, bool counts) {

@@ -96,6 +96,7 @@ refused 64 1 "--preset fp9: is no preset" ablate --numerics --checkpoint first -
 refused 64 1 "--preset fp8: is there twice" ablate --numerics --checkpoint first --preset fp8 --preset fp8
 refused 64 1 "--preset mine: .*fp8.colour" ablate --numerics --checkpoint first --preset mine:fp8.colour=red
 refused 64 1 "--sequences is negative" ablate --numerics --checkpoint first --sequences -1
+refused 64 1 "take 65536 or fewer" ablate --numerics --checkpoint first --text words.txt --sequences 1000000000000
 refused 78 1 "^--preset mine: precision.fp8.activation_tile.rows: tokens have scales of their own" \
   ablate --numerics --checkpoint first --preset mine:fp8.activation_tile.rows=2
 refused 78 1 "^--set model.heads: model.heads: is 0" ablate --numerics --config tiny.textproto --set model.heads=0

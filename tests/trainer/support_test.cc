@@ -61,6 +61,27 @@ TEST(SupportTest, TheFp8RecipeRunsButForWhatIsNamed) {
       ElementsAre(HasSubstr("precision.fp8.cached_linear_input: E5M6 keeps values in pairs, and model.dense_ffn")));
 }
 
+TEST(SupportTest, SizesBeyondTheKernelsAreRefused) {
+  const auto model = [](const std::string& fields) { return FindUnsupported(Config("model { " + fields + " }")); };
+  EXPECT_THAT(model("attention { qk_nope_head_dim: 320 qk_rope_head_dim: 64 v_head_dim: 384 }"), IsEmpty());
+  EXPECT_THAT(model("attention { qk_nope_head_dim: 320 qk_rope_head_dim: 66 v_head_dim: 385 }"),
+              ElementsAre("model.attention.qk_nope_head_dim: qk_nope_head_dim + qk_rope_head_dim is 386, and at most "
+                          "384 can be computed here; make it smaller",
+                          HasSubstr("model.attention.v_head_dim: it is 385, and at most 384 can")));
+  EXPECT_THAT(model("moe { routed_experts: 4096 active_experts: 64 }"), IsEmpty());
+  EXPECT_THAT(model("moe { routed_experts: 4097 active_experts: 65 }"),
+              ElementsAre(HasSubstr("model.moe.routed_experts"), HasSubstr("model.moe.active_experts")));
+  const std::string wide = "hidden: 65537 dense_ffn: 65538 moe { shared_experts: 3 expert_ffn: 30000 }";
+  EXPECT_THAT(model(wide), IsEmpty());  // BF16 quantises nothing
+  config::RunConfig fp8 = Config("model { " + wide + " }");
+  *fp8.mutable_precision() = Fp8Precision("promotion_interval: 512 cached_linear_input: E4M3");
+  EXPECT_THAT(
+      FindUnsupported(fp8),
+      ElementsAre(HasSubstr("precision.fp8.promotion_interval: it is 512, and at most 384"),
+                  HasSubstr("model.hidden: a row in FP8 is 65537, and at most 65536"), HasSubstr("model.dense_ffn"),
+                  HasSubstr("model.moe.shared_experts: a row in FP8, shared_experts * expert_ffn, is 90000")));
+}
+
 TEST(SupportTest, PhasesAreCheckedToo) {
   EXPECT_THAT(FindUnsupported(Config("train { phase { layout { data_ranks: 2 } } }")),
               ElementsAre(HasSubstr("train.phase[1].layout: parameters would move")));

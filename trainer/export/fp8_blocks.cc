@@ -3,10 +3,17 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "kernels/e4m3.h"
 
 namespace shoestring {
+
+namespace {
+
+constexpr int kSmallestExponent = std::numeric_limits<float>::min_exponent - 1;  // of a normal number: -126
+
+}  // namespace
 
 float Fp8Scale(float amax, bool power_of_two) {
   const float scale = amax / E4M3::kLargest;
@@ -14,7 +21,7 @@ float Fp8Scale(float amax, bool power_of_two) {
   if (!power_of_two) return scale;
   int exponent = 0;
   const float fraction = std::frexp(scale, &exponent);  // in [0.5, 1)
-  return std::ldexp(1.0f, fraction == 0.5f ? exponent - 1 : exponent);
+  return std::ldexp(1.0f, std::max(fraction == 0.5f ? exponent - 1 : exponent, kSmallestExponent));
 }
 
 bool ScalesOfBand(const float* values, int64_t rows, int64_t cols, bool power_of_two, float* scales) {

@@ -10,7 +10,7 @@ inline constexpr int64_t kFp8Block = 128;  // rows, and columns, of a block; the
 constexpr int64_t Fp8Blocks(int64_t elements) { return (elements + kFp8Block - 1) / kFp8Block; }
 
 // amax / 448 in FP32; 1 for an amax of 0 and where the quotient underflows to 0. With `power_of_two` the next power of
-// two that is not below it. `amax` is finite and not negative.
+// two that is not below it, 2^-126 or larger. `amax` is finite and not negative.
 float Fp8Scale(float amax, bool power_of_two);
 
 // A band is at most kFp8Block rows of a row-major matrix, from a row that kFp8Block divides: one row of blocks. These

@@ -7,7 +7,6 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "base/clock.h"
 #include "base/status_macros.h"
 #include "configs/resolve.h"
 #include "configs/validate.h"
@@ -50,7 +49,6 @@ class Prober {
   // Fills `result` but its name; `routing` receives what tokens would have chosen, if it is asked for.
   absl::Status Pass(const config::RunConfig& config, TensorSink& sink, const Routing* forced, const Routing* compare,
                     PresetResult& result, Routing* routing) const {
-    const double start = RealClock().MonotonicSeconds();
     const config::PhaseSettings settings = config::ResolvePhase(config, request_.plan.phase);
     const ModelShape shape = MakeModelShape(config.model(), settings.yarn, config.precision(), batch_.sequences,
                                             request_.plan.sequence_length);
@@ -73,7 +71,6 @@ class Prober {
     result.routed_tokens = probe.routed_tokens();
     result.differing_tokens = probe.differing_tokens();
     if (routing != nullptr) *routing = probe.routing();
-    result.seconds = RealClock().MonotonicSeconds() - start;
     return absl::OkStatus();
   }
 
@@ -160,7 +157,6 @@ absl::StatusOr<ProbeResult> RunProbe(const ProbeRequest& request, const HostBatc
   PresetResult kept;
   RETURN_IF_ERROR(prober.Pass(reference_config, reference, nullptr, nullptr, kept, &routing));
   result.reference = kept.losses;
-  result.reference_elements = reference.elements();
   for (size_t i = 0; i < configs.size(); ++i) {
     PresetResult& preset = result.presets.emplace_back();
     preset.preset = request.presets[i];

@@ -35,7 +35,6 @@ struct PresetResult {
   // gate as the routing before it made them.
   int64_t routed_tokens = 0;
   int64_t differing_tokens = 0;
-  double seconds = 0;
 };
 
 struct ProbeResult {
@@ -46,7 +45,6 @@ struct ProbeResult {
   int main_layers = 0;
   int mtp_modules = 0;
   ProbeLosses reference;
-  int64_t reference_elements = 0;  // of all tensors that were kept to compare with
   std::vector<PresetResult> presets;
 };
 

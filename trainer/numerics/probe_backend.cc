@@ -24,6 +24,9 @@ std::string InMlp(const std::string& name, absl::string_view other) {
   return absl::StrCat(name.substr(0, at), "mlp.", other);
 }
 
+// "layers.3.mlp.experts.gate_up_proj.out" -> "layers.3.mlp.experts.gate_up_proj".
+std::string WithoutRole(const std::string& name) { return name.substr(0, name.rfind('.')); }
+
 bool IsHead(const std::string& name) { return name == "lm_head"; }
 
 }  // namespace
@@ -128,6 +131,11 @@ void ProbeBackend::DoQuantize(Stream& stream, const QuantizeArgs& args) {
   events_.push_back(std::move(event));
 }
 
+void ProbeBackend::DoDequantize(Stream& stream, Operand x, View y, int64_t stack, ConstView offsets) {
+  inner_.Dequantize(stream, x, y, stack, offsets);
+  if (const auto made = made_by_.find(x.values.data); made != made_by_.end()) made_by_[y.data] = made->second;
+}
+
 void ProbeBackend::AfterProduct(GemmLayout layout, const Operand& a, const Operand& b, View c, bool of_experts) {
   if (layout == GemmLayout::kTN) {
     const auto found = gradients_.find(c.data);
@@ -204,11 +212,16 @@ void ProbeBackend::DoAttentionBackward(Stream& stream, const AttentionArgs& args
   Record(core, ".dk_rope", TensorGroup::kGradient, grads.d_k_rope);
 }
 
+ProbeBackend::Stem ProbeBackend::SwiGluOf(ConstView gate_up) const {
+  const Stem& product = made_by_.at(gate_up.data);
+  return {Sibling(WithoutRole(product.name), "swiglu"), product.layer};
+}
+
 void ProbeBackend::DoSwiGlu(Stream& stream, const SwiGluArgs& args, MutableOperand y) {
   MutableOperand plain = y;
   if (y.quantised()) plain = Unfused(args.gate_up.dtype, y.values.rows, y.values.cols);
   inner_.SwiGlu(stream, args, plain);
-  const Stem swiglu{Sibling(last_product_.name, "swiglu"), last_product_.layer};
+  const Stem swiglu = SwiGluOf(args.gate_up);
   Record(swiglu, ".out", TensorGroup::kActivation, plain, /*of_experts=*/args.offsets.data != nullptr);
   if (!y.quantised()) return;
   const int64_t groups = args.offsets ? args.offsets.cols - 1 : 0;
@@ -218,7 +231,7 @@ void ProbeBackend::DoSwiGlu(Stream& stream, const SwiGluArgs& args, MutableOpera
 void ProbeBackend::DoSwiGluBackward(Stream& stream, const SwiGluArgs& args, ConstView dy, View d_gate_up,
                                     View d_row_weight) {
   inner_.SwiGluBackward(stream, args, dy, d_gate_up, d_row_weight);
-  const Stem swiglu{Sibling(last_product_.name, "swiglu"), last_product_.layer};
+  const Stem swiglu = SwiGluOf(args.gate_up);
   const bool of_experts = args.offsets.data != nullptr;
   Record(swiglu, ".dx", TensorGroup::kGradient, d_gate_up, of_experts);
   if (d_row_weight) Record(swiglu, ".d_gate_weight", TensorGroup::kGradient, d_row_weight, of_experts);

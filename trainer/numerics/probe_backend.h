@@ -84,9 +84,7 @@ class ProbeBackend final : public Backend {
   void DoCopyFromHost(Stream& stream, const void* host, View x) override { inner_.CopyFromHost(stream, host, x); }
   void DoAdd(Stream& stream, ConstView a, ConstView b, View y) override;
   void DoQuantize(Stream& stream, const QuantizeArgs& args) override;
-  void DoDequantize(Stream& stream, Operand x, View y, int64_t stack, ConstView offsets) override {
-    inner_.Dequantize(stream, x, y, stack, offsets);
-  }
+  void DoDequantize(Stream& stream, Operand x, View y, int64_t stack, ConstView offsets) override;
   void DoGemm(Stream& stream, GemmLayout layout, Operand a, Operand b, View c, bool accumulate,
               const Fp8Accumulation& how) override;
   void DoGroupedGemm(Stream& stream, GemmLayout layout, const Segments& segments, Operand a, Operand b, View c,
@@ -138,6 +136,8 @@ class ProbeBackend final : public Backend {
   bool looks(bool of_experts) const;
   void Record(const Stem& stem, const char* role, TensorGroup group, const Operand& x, bool of_experts = false);
   void AfterProduct(GemmLayout layout, const Operand& a, const Operand& b, View c, bool of_experts);
+  // Of the product that made `gate_up`: backward makes SwiGLU anew, long after it.
+  Stem SwiGluOf(ConstView gate_up) const;
   // Names the quantised operand after what reads it, if nothing has read it before.
   void Consumed(const Operand& x, const Stem& stem, const char* role);
   // Memory of this object for what the operation under way would quantise as it makes it; until the next call.

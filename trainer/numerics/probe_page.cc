@@ -157,13 +157,10 @@ std::string PresetTable(const ProbeResult& result) {
       row.push_back(SnrText(summary.median_db));
       row.push_back(SnrText(summary.worst_db));
     }
-    row.push_back(preset.routed_tokens == 0
-                      ? "-"
-                      : absl::StrFormat("%.2f%%", 100.0 * static_cast<double>(preset.differing_tokens) /
-                                                      static_cast<double>(preset.routed_tokens)));
+    row.push_back(RoutingText(preset));
   }
   return HtmlTable({"preset", "loss − FP32", "activations: median", "worst", "gradients: median", "worst",
-                    "weight gradients: median", "worst", "tokens routed elsewhere"},
+                    "weight gradients: median", "worst", "routing differs"},
                    rows);
 }
 

@@ -15,6 +15,22 @@ namespace {
 
 constexpr size_t kWorst = 10;
 
+struct MedianAndWorst {
+  double median_db = 0;
+  double worst_db = 0;
+};
+
+// Both NaN if one is; +infinity if there is none.
+MedianAndWorst SummaryOf(std::vector<double> snr) {
+  constexpr double kNone = std::numeric_limits<double>::infinity();
+  if (snr.empty()) return {kNone, kNone};
+  const auto nan = std::find_if(snr.begin(), snr.end(), [](double db) { return std::isnan(db); });
+  if (nan != snr.end()) return {*nan, *nan};
+  std::sort(snr.begin(), snr.end());
+  // The lower of two middle ones: a mean of them would hide that one is exact.
+  return {snr[(snr.size() - 1) / 2], snr.front()};
+}
+
 // Columns as wide as they must be; the first set to the left, the others to the right.
 std::string Aligned(const std::vector<std::vector<std::string>>& rows) {
   std::vector<size_t> widths;
@@ -56,10 +72,7 @@ std::string SummaryTable(const ProbeResult& result) {
       row.push_back(SnrText(summary.median_db));
       row.push_back(SnrText(summary.worst_db));
     }
-    const double differs = preset.routed_tokens > 0 ? static_cast<double>(preset.differing_tokens) /
-                                                          static_cast<double>(preset.routed_tokens)
-                                                    : 0.0;
-    row.push_back(preset.routed_tokens > 0 ? absl::StrFormat("%.2f%%", 100 * differs) : "-");
+    row.push_back(RoutingText(preset));
   }
   return Aligned(rows);
 }
@@ -114,8 +127,8 @@ std::string QuantiserSummary(const ProbeResult& result) {
       underflow = q.loss.underflow_share();
       worst = q.name;
     }
-    std::sort(snr.begin(), snr.end());
-    rows.push_back({preset.preset.name, absl::StrCat(snr.size()), SnrText(snr[snr.size() / 2]), SnrText(snr.front()),
+    const MedianAndWorst summary = SummaryOf(snr);
+    rows.push_back({preset.preset.name, absl::StrCat(snr.size()), SnrText(summary.median_db), SnrText(summary.worst_db),
                     Percent(saturated), Percent(flushed), Percent(subnormal), worst});
   }
   return rows.size() == 1 ? "" : Aligned(rows);
@@ -210,21 +223,27 @@ std::string SnrText(double snr_db) {
   return absl::StrFormat("%.1f", snr_db);
 }
 
+std::string RoutingText(const PresetResult& preset) {
+  if (preset.routed_tokens == 0) return "-";
+  return absl::StrFormat(
+      "%.2f%%", 100.0 * static_cast<double>(preset.differing_tokens) / static_cast<double>(preset.routed_tokens));
+}
+
 GroupSummary Summarise(const PresetResult& preset, TensorGroup group) {
   std::vector<double> all;
-  GroupSummary summary{std::numeric_limits<double>::infinity(), std::numeric_limits<double>::infinity(), ""};
+  std::string tensor_of_worst;
+  double worst = std::numeric_limits<double>::infinity();
   for (const MeasuredTensor& tensor : preset.tensors) {
     if (tensor.id.group != group) continue;
     const double snr = tensor.signal.SnrDb();
-    if (std::isnan(snr)) return {snr, snr, tensor.id.name};
+    if (snr < worst || (std::isnan(snr) && !std::isnan(worst))) {
+      worst = snr;
+      tensor_of_worst = tensor.id.name;
+    }
     all.push_back(snr);
-    if (snr < summary.worst_db) summary = {0, snr, tensor.id.name};
   }
-  if (all.empty()) return summary;
-  std::sort(all.begin(), all.end());
-  // The lower of two middle ones: a mean of them would hide that one is exact.
-  summary.median_db = all[(all.size() - 1) / 2];
-  return summary;
+  const MedianAndWorst summary = SummaryOf(std::move(all));
+  return {summary.median_db, summary.worst_db, tensor_of_worst};
 }
 
 std::vector<size_t> WorstTensors(const ProbeResult& result, size_t count) {
@@ -274,7 +293,8 @@ std::string ProbeJson(const ProbeResult& result, const ProbeSubject& subject) {
                                  {"reference_losses", ToJson(result.reference)}};
   json["presets"] = nlohmann::ordered_json::array();
   for (const PresetResult& preset : result.presets) json["presets"].push_back(ToJson(preset));
-  return json.dump(1) + "\n";
+  // Names of files and presets need not be UTF-8.
+  return json.dump(1, ' ', /*ensure_ascii=*/false, nlohmann::json::error_handler_t::replace) + "\n";
 }
 
 }  // namespace shoestring

@@ -17,6 +17,9 @@ struct ProbeSubject {
 // "31.4", "exact" (+infinity), "lost" (-infinity: all of the reference is 0), "NaN".
 std::string SnrText(double snr_db);
 
+// "0.25%" of all choices at gates are not the reference's; "-": there are no gates.
+std::string RoutingText(const PresetResult& preset);
+
 // Median and worst signal-to-noise of a group's tensors; `tensor`: the worst one. Both NaN if a tensor is not finite;
 // +infinity if the group has none.
 struct GroupSummary {

@@ -12,6 +12,14 @@
 namespace shoestring {
 namespace {
 
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+
+// NaN wins.
+double Larger(double a, double b) { return b > a || std::isnan(b) ? b : a; }
+
+// A scale is the amax / the largest value, rounded: seen from it, the amax itself may lie half a unit below that value.
+constexpr double kScaleRounding = 1 - 0x1p-23;
+
 struct FormatRange {
   float largest = 0;
   float smallest_normal = 0;
@@ -94,8 +102,8 @@ void Signal::Add(absl::Span<const float> reference, absl::Span<const float> valu
     piece.value_squares_ += x * x;
     piece.error_squares_ += error * error;
     piece.products_ += r * x;
-    piece.max_error_ = std::max(piece.max_error_, std::abs(error));
-    piece.max_reference_ = std::max(piece.max_reference_, std::abs(r));
+    piece.max_error_ = Larger(piece.max_error_, std::abs(error));
+    piece.max_reference_ = Larger(piece.max_reference_, std::abs(r));
   }
   Merge(piece);
 }
@@ -106,20 +114,23 @@ void Signal::Merge(const Signal& other) {
   value_squares_ += other.value_squares_;
   error_squares_ += other.error_squares_;
   products_ += other.products_;
-  max_error_ = std::max(max_error_, other.max_error_);
-  max_reference_ = std::max(max_reference_, other.max_reference_);
+  max_error_ = Larger(max_error_, other.max_error_);
+  max_reference_ = Larger(max_reference_, other.max_reference_);
 }
 
 double Signal::SnrDb() const {
+  if (!std::isfinite(error_squares_)) return kNaN;
   if (error_squares_ == 0) return std::numeric_limits<double>::infinity();
   return 10 * std::log10(reference_squares_ / error_squares_);
 }
 
 double Signal::RelativeError() const {
+  if (!std::isfinite(error_squares_)) return kNaN;
   return error_squares_ == 0 ? 0.0 : std::sqrt(error_squares_ / reference_squares_);
 }
 
 double Signal::Cosine() const {
+  if (!std::isfinite(error_squares_)) return kNaN;
   if (reference_squares_ == 0 || value_squares_ == 0) return reference_squares_ == value_squares_ ? 1.0 : 0.0;
   return products_ / std::sqrt(reference_squares_) / std::sqrt(value_squares_);
 }
@@ -137,7 +148,7 @@ void QuantiserLoss::Add(DType format, absl::Span<const float> x, absl::Span<cons
     piece.scale_max = std::max<double>(piece.scale_max, scale[i]);
     if (x[i] == 0) continue;
     ++piece.nonzero;
-    piece.saturated += std::abs(x[i] / scale[i]) >= range.largest;
+    piece.saturated += std::abs(x[i]) >= range.largest * (double{scale[i]} * kScaleRounding);
     piece.flushed += y[i] == 0;
     piece.subnormal += y[i] != 0 && std::abs(y[i] / scale[i]) < range.smallest_normal;
   }

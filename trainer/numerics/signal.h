@@ -19,7 +19,7 @@ class Signal {
 
   int64_t elements() const { return elements_; }
   // 10 log10(sum r^2 / sum (x - r)^2). Equal tensors: +infinity; a difference where the reference is 0: -infinity;
-  // elements that are not finite: NaN.
+  // elements that are not finite: NaN, and so are the other figures then, or infinite.
   double SnrDb() const;
   // sqrt(sum (x - r)^2 / sum r^2); 0 for equal tensors.
   double RelativeError() const;
@@ -42,8 +42,8 @@ class Signal {
 struct QuantiserLoss {
   int64_t elements = 0;
   int64_t nonzero = 0;    // of the input
-  int64_t saturated = 0;  // |x / scale| >= the format's largest value: with scales from the amax one element a tile, at
-                          // least, unless scales are rounded up
+  int64_t saturated = 0;  // |x / scale| >= the format's largest value, but for the rounding of the scale itself: with
+                          // scales from the amax one element a tile, at least, unless scales are rounded up
   int64_t flushed = 0;    // not zero before, zero after
   int64_t subnormal = 0;  // not zero before; below the smallest normal number after, but not zero
   double scale_min = 0;   // over the tiles' scales that elements used

@@ -17,7 +17,6 @@ const char* Name(TensorGroup group) {
 }
 
 void ReferenceTensors::Take(const TensorName& name, std::vector<float> values) {
-  elements_ += static_cast<int64_t>(values.size());
   tensors_[name.name].push_back(std::move(values));
 }
 

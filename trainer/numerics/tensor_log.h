@@ -34,11 +34,9 @@ class ReferenceTensors final : public TensorSink {
   void Take(const TensorName& name, std::vector<float> values) override;
   // Piece `piece` of a tensor; null if there is none.
   const std::vector<float>* Find(const std::string& name, size_t piece) const;
-  int64_t elements() const { return elements_; }
 
  private:
   std::map<std::string, std::vector<std::vector<float>>> tensors_;
-  int64_t elements_ = 0;
 };
 
 // A tensor of a pass against the same one of the reference.

@@ -22,7 +22,6 @@ TEST(MeasuringSinkTest, PiecesMeetTheirOwnReference) {
   ReferenceTensors reference;
   reference.Take(name, {1, 2});
   reference.Take(name, {3, 4, 5});
-  EXPECT_EQ(reference.elements(), 5);
   EXPECT_EQ(reference.Find("logits", 2), nullptr);
   EXPECT_EQ(reference.Find("other", 0), nullptr);
   MeasuringSink sink(reference);

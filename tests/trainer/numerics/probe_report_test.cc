@@ -93,6 +93,26 @@ TEST(ProbeReportTest, TableSaysItAll) {
   EXPECT_THAT(table, testing::ContainsRegex("layers.0.a.x +50.000% +50.000%\n"));
 }
 
+TEST(ProbeReportTest, OperandsThatAreNotFiniteAreNaN) {
+  ProbeResult result = Result();
+  for (int i = 0; i < 40; ++i) {
+    MeasuredQuantiser& q = result.presets[0].quantisers.emplace_back();
+    q.name = "q";
+    AddOne(q.loss, DType::kE4M3, i % 2 == 0 ? std::nanf("") : 1, 1, 0.5f + 0.01f * static_cast<float>(i));
+  }
+  // Of an even number of operands the median is the lower: 26 dB and the exact one.
+  MeasuredQuantiser& exact = result.presets[1].quantisers.emplace_back();
+  AddOne(exact.loss, DType::kE4M3, 1, 1, 1);
+  const std::string table = ProbeTable(result, kSubject);
+  EXPECT_THAT(table, testing::ContainsRegex("good +41 +NaN +NaN "));
+  EXPECT_THAT(table, testing::ContainsRegex("bad +2 +113.0 +113.0 "));
+}
+
+TEST(ProbeReportTest, NamesThatAreNotUtf8AreReplaced) {
+  const nlohmann::json json = nlohmann::json::parse(ProbeJson(Result(), {"caf\xe9", 7, "words\xff.txt"}));
+  EXPECT_EQ(json["checkpoint"], "caf\xef\xbf\xbd");
+}
+
 TEST(ProbeReportTest, JsonIsWhole) {
   const nlohmann::json json = nlohmann::json::parse(ProbeJson(Result(), kSubject));
   EXPECT_EQ(json["routing"], "reference");

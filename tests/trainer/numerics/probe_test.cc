@@ -117,7 +117,11 @@ TEST_P(ShapesTest, Fp32IsExactAndFp8IsNamed) {
     EXPECT_EQ(tensor.signal.SnrDb(), kInfinity) << tensor.id.name;
     EXPECT_TRUE(names.insert(tensor.id.name).second) << tensor.id.name;
   }
-  for (const MeasuredQuantiser& q : result.presets[1].quantisers) operands.insert(q.name);
+  for (const MeasuredQuantiser& q : result.presets[1].quantisers) {
+    operands.insert(q.name);
+    if (!EndsWith(q.name, " kept")) continue;
+    EXPECT_TRUE(names.count(q.name.substr(0, q.name.size() - 5))) << q.name << " is no tensor";
+  }
   for (const Parameter& p : BuildParameterTable(config.model())) {
     if (!p.trained) continue;
     std::string stem = p.name.rfind("model.", 0) == 0 ? p.name.substr(6) : p.name;

@@ -44,7 +44,16 @@ TEST(SignalTest, EdgesHaveNames) {
   EXPECT_EQ(Compare({0, 0}, {0, 0}).Cosine(), 1);
   EXPECT_EQ(Compare({0, 0}, {0, 1}).SnrDb(), -kInfinity);
   EXPECT_EQ(Compare({0, 0}, {0, 1}).Cosine(), 0);
-  EXPECT_TRUE(std::isnan(Compare({1, 2}, {1, std::nanf("")}).SnrDb()));
+  const float infinity = std::numeric_limits<float>::infinity();
+  for (const float broken : {std::nanf(""), infinity, -infinity}) {
+    for (const Signal& signal :
+         {Compare({1, 2}, {broken, 2}), Compare({broken, 2}, {1, 2}), Compare({0, 0}, {broken, 0})}) {
+      EXPECT_TRUE(std::isnan(signal.SnrDb())) << broken;
+      EXPECT_TRUE(std::isnan(signal.RelativeError())) << broken;
+      EXPECT_TRUE(std::isnan(signal.Cosine())) << broken;
+      EXPECT_FALSE(std::isfinite(signal.max_error())) << broken;
+    }
+  }
 }
 
 TEST(SignalTest, PiecesAddUp) {
@@ -94,6 +103,16 @@ TEST(QuantiserLossTest, CountsByHand) {
   EXPECT_EQ(wide.elements, 8);
   EXPECT_EQ(wide.subnormal, 2);
   EXPECT_EQ(wide.scale_max, 2);
+}
+
+TEST(QuantiserLossTest, TheLargestElementOfATileIsSaturatedThoughItsScaleIsRounded) {
+  for (const float amax : {1.0f, 0.3f, 5e-7f, 447.9f, 1e30f}) {
+    QuantiserLoss loss;
+    const float scale = amax / 448;
+    AddOne(loss, DType::kE4M3, amax, scale, 448 * scale);
+    AddOne(loss, DType::kE4M3, amax * (1 - 0x1p-20f), scale, 448 * scale);
+    EXPECT_EQ(loss.saturated, 1) << amax;
+  }
 }
 
 class ReadElementsTest : public testing::Test {
