@@ -12,6 +12,9 @@ namespace {
 // Tokens of one micro-batch are counted in 32 bits.
 constexpr int64_t kMaxMicroBatchTokens = std::numeric_limits<int32_t>::max();
 
+// Every action of a step's program is kept; V3 has at most 15,360 sequences in a step.
+constexpr int64_t kMaxMicroBatches = int64_t{1} << 20;
+
 // The least and the most tokens that may be consumed when a point of the phase is reached: steps have different sizes
 // while the batch grows.
 struct TokenRange {
@@ -43,6 +46,10 @@ void ValidateBatch(const PhaseSettings& settings, const std::string& path, Findi
                        absl::StrCat(sequences, " sequences are not a multiple of lanes * micro_batch = ",
                                     settings.lanes, " * ", phase.micro_batch()),
                        absl::StrCat("nearest: ", std::max<int64_t>(unit > 0 ? sequences / unit * unit : 0, unit)));
+    const int64_t micro_batches = sequences / std::max(phase.micro_batch(), 1);
+    findings.AddUnless(micro_batches <= kMaxMicroBatches, absl::StrCat(path, ".batch.", name),
+                       absl::StrCat("a step has ", micro_batches, " micro-batches"),
+                       absl::StrCat("at most ", kMaxMicroBatches, "; take a larger micro_batch, or fewer sequences"));
   };
   const int64_t tokens = int64_t{phase.sequence_length()} * phase.micro_batch();
   findings.AddUnless(tokens <= kMaxMicroBatchTokens, absl::StrCat(path, ".micro_batch"),

@@ -17,6 +17,7 @@
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/shape_backend.h"
 #include "parallel/local_exchange.h"
+#include "trainer/batch.h"
 #include "trainer/checkpoint/read_state.h"
 #include "trainer/checkpoint/snapshot.h"
 #include "trainer/memory_block.h"
@@ -60,6 +61,9 @@ class ForwardModel {
     SetWeights();
     ids_ = arena.Allocate(Purpose::kData, "token ids", DType::kI32, 1, shape.tokens());
     positions_ = arena.Allocate(Purpose::kData, "positions", DType::kI32, 1, shape.tokens());
+    if (config.data().document_mask()) {
+      first_visible_ = arena.Allocate(Purpose::kData, "first visible", DType::kI32, 1, shape.tokens());
+    }
     logits_ = arena.Allocate(Purpose::kData, "logits", DType::kF32, 1, shape.vocab);
   }
 
@@ -67,6 +71,7 @@ class ForwardModel {
     MicroBatchTokens tokens;
     for (int64_t k = 0; k <= shape_.mtp_depth; ++k) tokens.ids[k] = tokens.targets[k] = ids_;
     tokens.positions = positions_;
+    tokens.first_visible = first_visible_;
     model_.Logits(tokens, 0, row, logits_);
     backend_.Synchronize(*stream_);
   }
@@ -81,8 +86,11 @@ class ForwardModel {
     backend_.CopyFromHost(*stream_, positions.data(), positions_);
     backend_.Synchronize(*stream_);
   }
-  void SetIds(const std::vector<int32_t>& ids) {
+  void SetIds(const std::vector<int32_t>& ids, int32_t eos_id) {
     backend_.CopyFromHost(*stream_, ids.data(), ids_);
+    std::vector<int32_t> first_visible(ids.size());
+    WriteFirstVisible(ids.data(), static_cast<int64_t>(ids.size()), eos_id, first_visible.data());
+    if (first_visible_) backend_.CopyFromHost(*stream_, first_visible.data(), first_visible_);
     backend_.Synchronize(*stream_);
   }
 
@@ -119,6 +127,7 @@ class ForwardModel {
   std::vector<MutableOperand> quantised_;  // of linear layers in the FP8 mode; else empty
   View ids_;
   View positions_;
+  View first_visible_;  // empty: every earlier token
   View logits_;
 };
 
@@ -206,7 +215,7 @@ absl::Span<const float> Generator::NextLogits(absl::Span<const int32_t> ids) {
   // What stands behind the last token is never looked at: attention is causal, and no token displaces another.
   parts_->window.assign(length, config_.model().eos_id());
   std::copy(ids.begin(), ids.end(), parts_->window.begin());
-  parts_->model.SetIds(parts_->window);
+  parts_->model.SetIds(parts_->window, config_.model().eos_id());
   parts_->model.ComputeLogits(static_cast<int64_t>(ids.size()) - 1);
   return parts_->model.logits();
 }

@@ -109,13 +109,14 @@ absl::Status MemoryObserver::Look() {
 }
 
 std::string MemoryObserver::ToString() const {
-  const int64_t beyond = std::max<int64_t>(0, most_bytes_ - before_bytes_ - arena_bytes_);
-  std::string text = absl::StrFormat("memory: arena %.1f MiB", arena_bytes_ / kMib);
+  const int64_t arena_bytes = arena_bytes_;
+  const int64_t beyond = std::max<int64_t>(0, most_bytes_ - before_bytes_ - arena_bytes);
+  std::string text = absl::StrFormat("memory: arena %.1f MiB", arena_bytes / kMib);
   if (most_bytes_ == 0) return text;  // nothing was done
   absl::StrAppendFormat(&text, "; beyond it the process grew by %.1f MiB", beyond / kMib);
   constexpr double kLeastArenaMib = 64;
-  if (arena_bytes_ / kMib < kLeastArenaMib) return text;
-  return absl::StrCat(text, absl::StrFormat(" (%.2f %%)", 100.0 * beyond / arena_bytes_));
+  if (arena_bytes / kMib < kLeastArenaMib) return text;
+  return absl::StrCat(text, absl::StrFormat(" (%.2f %%)", 100.0 * beyond / arena_bytes));
 }
 
 }  // namespace shoestring

@@ -1,6 +1,7 @@
 // What `train` does around the training loop: saves checkpoints, tells how it goes, watches the memory.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -84,8 +85,9 @@ int64_t PrivateMemoryBytes();
 class MemoryObserver final : public TrainObserver {
  public:
   // `before_bytes`: PrivateMemoryBytes() before the arenas of all ranks of the process, `arena_bytes` together, were
-  // taken.
-  MemoryObserver(int64_t before_bytes, int64_t arena_bytes) : before_bytes_(before_bytes), arena_bytes_(arena_bytes) {}
+  // taken. `arena_bytes` must outlive this object.
+  MemoryObserver(int64_t before_bytes, const std::atomic<int64_t>& arena_bytes)
+      : before_bytes_(before_bytes), arena_bytes_(arena_bytes) {}
   absl::Status OnStep(const StepResult&) override { return Look(); }
   absl::Status OnValidation(const ValidationResult&) override { return Look(); }
   absl::Status OnCheckpointDue(const TrainState&) override { return Look(); }
@@ -98,7 +100,7 @@ class MemoryObserver final : public TrainObserver {
   absl::Status Look();
 
   const int64_t before_bytes_;
-  const int64_t arena_bytes_;
+  const std::atomic<int64_t>& arena_bytes_;  // other ranks may still add theirs
   int64_t most_bytes_ = 0;
 };
 

@@ -47,7 +47,6 @@ AllToAllExchange::Choices::Choices(const ExchangeGeometry& g, Arena& arena)
   home_rows = HostInts(home.elements());
   away_rows = HostInts(away.elements());
   places = HostInts(g.max_rows);
-  rank_tokens = HostInts(g.ranks);
   lists = std::make_unique<SourceMap>(g.lists, g.shape.tokens, g.shape.chosen);
 }
 

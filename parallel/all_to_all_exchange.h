@@ -63,7 +63,6 @@ class AllToAllExchange final : public ExpertExchange {
     HostInts home_rows;
     HostInts away_rows;
     HostInts places;
-    HostInts rank_tokens;  // [R]: tokens of this rank with experts there
     int32_t send_count = 0;
     std::unique_ptr<SourceMap> lists;
   };

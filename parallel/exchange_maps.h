@@ -130,7 +130,6 @@ class ArrivalMap {
   int regions() const { return static_cast<int>(region_lane_.size()); }
   int64_t tokens() const { return token_offsets_.back(); }
   int64_t first_token(int region) const { return token_offsets_[region]; }
-  int64_t region_tokens(int region) const { return token_offsets_[region + 1] - token_offsets_[region]; }
   int64_t rows() const { return lane_offsets_[lane_offsets_.size() - 1]; }
   absl::Span<const int32_t> lane_offsets() const { return lane_offsets_; }  // [experts * lanes + 1]
   absl::Span<const int32_t> offsets() const { return offsets_; }            // [experts + 1]

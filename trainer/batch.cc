@@ -23,13 +23,7 @@ void ShiftSample(const BatchShape& shape, const int32_t* sample, int64_t stride,
       targets[t] = sample[t + k + 1];
     }
   }
-  if (!shape.document_mask) return;
-  int32_t* first_visible = values + (2 * depth + 2) * stride;
-  int32_t start = 0;
-  for (int64_t t = 0; t < length; ++t) {
-    first_visible[t] = start;
-    if (sample[t] == shape.eos_id) start = static_cast<int32_t>(t + 1);
-  }
+  if (shape.document_mask) WriteFirstVisible(sample, length, shape.eos_id, values + (2 * depth + 2) * stride);
 }
 
 absl::Status CheckIds(const BatchShape& shape, const int32_t* sample, int64_t number) {
@@ -42,6 +36,14 @@ absl::Status CheckIds(const BatchShape& shape, const int32_t* sample, int64_t nu
 }
 
 }  // namespace
+
+void WriteFirstVisible(const int32_t* ids, int64_t length, int32_t eos_id, int32_t* first_visible) {
+  int32_t start = 0;
+  for (int64_t t = 0; t < length; ++t) {
+    first_visible[t] = start;
+    if (ids[t] == eos_id) start = static_cast<int32_t>(t + 1);
+  }
+}
 
 absl::Status PrepareBatch(TokenSource& source, const BatchShape& shape, const SampleRuns& samples, HostBatch& batch) {
   CHECK_LE(samples.sequences(), shape.max_sequences);

@@ -30,6 +30,9 @@ struct BatchShape {
   int rows() const { return 2 * (mtp_depth + 1) + (document_mask ? 1 : 0); }
 };
 
+// first_visible [length]: where the document begins that token t of ids [length] belongs to. An eos ends its own.
+void WriteFirstVisible(const int32_t* ids, int64_t length, int32_t eos_id, int32_t* first_visible);
+
 // The samples of a batch: those of a rank's lanes, one run for each direction of its pipeline.
 struct SampleRuns {
   IndexRange runs[2];

@@ -230,6 +230,7 @@ absl::Status Trainer::SaveUnlessSaved() {
   if (saved_step_ == state_->position.step) return absl::OkStatus();
   RETURN_IF_ERROR(Notify([this](TrainObserver& o) { return o.OnCheckpointDue(*state_); }));
   saved_step_ = state_->position.step;
+  for (TrainObserver* observer : observers_) observer->OnCheckpointSaved();
   return absl::OkStatus();
 }
 

@@ -60,6 +60,8 @@ class TrainObserver {
   // After OnStep and OnValidation of a step that checkpoint.interval_steps divides, and once at the end of the run or
   // on request unless that step was saved already. `state` is complete: writing and reading it restores the run.
   virtual absl::Status OnCheckpointDue(const TrainState&) { return absl::OkStatus(); }
+  // When all observers have done so.
+  virtual void OnCheckpointSaved() {}
   virtual void OnEnd(const absl::Status&, std::optional<StopReason>) {}
 };
 

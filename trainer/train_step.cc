@@ -344,7 +344,7 @@ absl::Status TrainStep::ComputeGradients(const StepPlan& config_plan, const Host
   RETURN_IF_ERROR(ReadLosses(plan, result));
   ReadLoads(result);
   result.work = backend_.work();
-  result.shares = trace_ != nullptr ? trace_->Shares() : StepShares();
+  result.shares = trace_ != nullptr && trace_->dropped() == 0 ? trace_->Shares() : StepShares();
   int64_t forward_nanos = 0;
   for (const auto& stage : rank_stages_) forward_nanos += stage->forward_nanos;
   result.times.forward_s = static_cast<double>(forward_nanos) * 1e-9;

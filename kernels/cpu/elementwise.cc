@@ -27,6 +27,10 @@ auto ShiftedRows(const ViewType& x, int64_t elements) {
 }  // namespace
 
 void CpuZero(const CpuContext& cpu, View x) {
+  if (x.dtype == DType::kE5M6) {  // neighbours share bytes, as in CpuCopy
+    CpuZero(cpu, {x.data, DType::kU8, x.rows, BytesOf(x.dtype, x.cols), BytesOf(x.dtype, x.stride)});
+    return;
+  }
   const int64_t size = SizeOf(x.dtype);
   ForParts(cpu, x.contiguous(), x.rows, x.cols, [&](int64_t row, int64_t end_row, int64_t col, int64_t end_col) {
     for (; row < end_row; ++row) std::memset(x.row_bytes(row) + col * size, 0, (end_col - col) * size);

@@ -65,9 +65,6 @@ bool OpenCudaDevice(const CudaBackendOptions& options, CudaContext& context, Cud
   context.device = device;
   context.name = properties.name;
   context.sm_count = properties.multiProcessorCount;
-  context.memory_bytes = static_cast<int64_t>(properties.totalGlobalMem);
-  context.l2_bytes = properties.l2CacheSize;
-  context.max_shared_bytes = static_cast<int64_t>(properties.sharedMemPerBlockOptin);
   context.workspace_bytes = options.workspace_bytes < 0 ? kCudaWorkspaceBytes : options.workspace_bytes;
   return true;
 }

@@ -18,10 +18,7 @@ struct CudaContext {
   int device = 0;
   std::string name;
   int sm_count = 0;
-  int64_t memory_bytes = 0;
-  int64_t l2_bytes = 0;
-  int64_t max_shared_bytes = 0;  // that a block may ask for
-  int64_t workspace_bytes = 0;   // of each stream
+  int64_t workspace_bytes = 0;  // of each stream
 };
 
 // Fills `context` and makes the device the calling thread's; false, and `failure`, if it cannot be used.
@@ -30,7 +27,8 @@ bool OpenCudaDevice(const CudaBackendOptions& options, CudaContext& context, Cud
 // All devices that are visible, those that cannot be used too.
 void DescribeCuda(CudaMachine& machine);
 
-// Scratch that serves every product of V3's shapes without a second pass.
+// Scratch of a product: what transposed copies need beyond it is made in several passes, down to 128 x 128 of the
+// result.
 inline constexpr int64_t kCudaWorkspaceBytes = int64_t{512} << 20;
 // Copies up to this size between host and device go through pinned memory of the stream and do not block the host.
 inline constexpr int64_t kCudaStagingBytes = int64_t{4} << 20;

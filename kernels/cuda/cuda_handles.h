@@ -33,7 +33,6 @@ class CudaHandle {
 };
 
 using CudaStreamHandle = CudaHandle<cudaStream_t, cudaStreamDestroy>;
-using CudaEventHandle = CudaHandle<cudaEvent_t, cudaEventDestroy>;
 using DeviceBytes = CudaHandle<void*, cudaFree>;
 using PinnedBytes = CudaHandle<void*, cudaFreeHost>;
 
@@ -42,13 +41,6 @@ inline CudaStreamHandle MakeCudaStream() {
   cudaStream_t stream = nullptr;
   CUDA_CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
   return CudaStreamHandle(stream);
-}
-
-// `timed`: cudaEventElapsedTime may be asked between two such.
-inline CudaEventHandle MakeCudaEvent(bool timed = false) {
-  cudaEvent_t event = nullptr;
-  CUDA_CHECK(cudaEventCreateWithFlags(&event, timed ? cudaEventDefault : cudaEventDisableTiming));
-  return CudaEventHandle(event);
 }
 
 // Plain device memory. Null, and no error left behind, if there is not so much; size_bytes > 0.

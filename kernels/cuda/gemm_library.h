@@ -21,10 +21,8 @@ namespace shoestring::cuda {
 // gemm_scale_layout.h says.
 struct LibraryOperands {
   const void* a = nullptr;
-  int64_t a_stride = 0;
   const float* a_scales = nullptr;
   const void* b = nullptr;
-  int64_t b_stride = 0;
   const float* b_scales = nullptr;
   void* c = nullptr;
   void* workspace = nullptr;  // ProductWorkspace::library_bytes, at a multiple of 256 bytes

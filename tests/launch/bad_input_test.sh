@@ -245,6 +245,7 @@ disk_cases() {
   bad 74 "data2.*File too large" "" data prepare --config tiny.textproto --input corpus.jsonl --train data2
   wrapper="bash ${root}/limited.sh 64"
   bad 74 "step_.*File too large" "" "${t[@]}"
+  bad 74 "step_.*File too large" "" "${t[@]}" --set train.lanes=2 --set "train.phase[0].micro_batch=1" --set layout.data_ranks=2
   wrapper="bash ${root}/full.sh"
   bad 74 "standard output: what was printed is not whole; make room" "" config docs
   bad 74 "standard output" "" schedule --kind gpipe --stages 2 --microbatches 4 --json

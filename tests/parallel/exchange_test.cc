@@ -297,7 +297,7 @@ TEST(ExchangeTest, FailureOfAPeerSurfaces) {
         second.Forward(backend, stream);
         second.Backward(backend, stream);
         EXPECT_EQ(exchange->status().code(), absl::StatusCode::kUnavailable) << exchange->status();
-        EXPECT_THAT(std::string(exchange->status().message()), testing::HasSubstr("2"));
+        EXPECT_THAT(std::string(exchange->status().message()), testing::HasSubstr("member 2 "));
         for (int32_t offset : exchange->host_lane_offsets(second.plan())) EXPECT_EQ(offset, 0);
         EXPECT_EQ(exchange->segments(second.plan()).offsets.as<int32_t>()[c.local_experts()], 0);
       });

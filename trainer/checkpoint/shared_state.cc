@@ -106,7 +106,8 @@ absl::Status Serve(Answers& answers) {
     ASSIGN_OR_RETURN(const Request request, answers.Hear());
     const Order order = static_cast<Order>(request.order);
     if (order == Order::kSaved) return absl::OkStatus();
-    if (order == Order::kFailed) return absl::AbortedError("rank 0 could not save the checkpoint");
+    // Rank 0 knows why, and says so; this one only goes with it.
+    if (order == Order::kFailed) return absl::UnavailableError("rank 0 could not save the checkpoint");
     RETURN_IF_ERROR(answers.Gather(request).status());
   }
 }

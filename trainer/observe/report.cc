@@ -201,7 +201,7 @@ std::vector<std::pair<std::string, double>> TimeParts(const Summary& summary, co
                                       "copies, zeroing", "quantisation"};
     static_assert(std::size(kNames) == kTimeCategories);
     for (int i = 0; i < kTimeCategories; ++i) parts.emplace_back(kNames[i], time.seconds[i]);
-  } else {
+  } else if (forward > 0) {
     parts = {{"forward", forward}, {"backward", backward}, {"optimizer", optimizer}};
   }
   parts.emplace_back("waiting for data", wait);

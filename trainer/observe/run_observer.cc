@@ -117,9 +117,11 @@ StepMetrics RunObserver::RowOf(const StepResult& result) {
     row.bubble_frac = result.shares.bubble_s / result.shares.step_s;
     row.exposed_comm_s = result.shares.exposed_s;
   }
-  row.forward_s = result.times.forward_s;
-  row.backward_s = result.times.backward_s;
-  row.optimizer_s = result.times.optimizer_s;
+  if (facts_.device == "CPU") {  // others have not finished when a call returns; only the whole step is known
+    row.forward_s = result.times.forward_s;
+    row.backward_s = result.times.backward_s;
+    row.optimizer_s = result.times.optimizer_s;
+  }
   if (timed_ != nullptr) {
     row.time = timed_->times().Since(previous_time_);
     previous_time_ = timed_->times();
@@ -194,7 +196,7 @@ absl::Status RunObserver::OnValidation(const ValidationResult& result) {
   row.val_loss = result.nats_per_token;
   if (result.bits_per_byte > 0) row.val_bits_per_byte = result.bits_per_byte;
   row.val_time_s = result.seconds;
-  if (timed_ != nullptr) previous_time_ = timed_->times();
+  ForgetTimes();
   return Emit(row);
 }
 
@@ -202,6 +204,10 @@ absl::Status RunObserver::OnCheckpointDue(const TrainState&) {
   RETURN_IF_ERROR(EmitPending());
   for (const std::unique_ptr<MetricsSink>& sink : sinks_) RETURN_IF_ERROR(sink->OnCheckpointDue());
   return absl::OkStatus();
+}
+
+void RunObserver::ForgetTimes() {
+  if (timed_ != nullptr) previous_time_ = timed_->times();
 }
 
 absl::Status RunObserver::Emit(const StepMetrics& row) {

@@ -43,6 +43,7 @@ class RunObserver final : public TrainObserver {
   absl::Status OnStep(const StepResult& result) override;
   absl::Status OnValidation(const ValidationResult& result) override;
   absl::Status OnCheckpointDue(const TrainState& state) override;
+  void OnCheckpointSaved() override { ForgetTimes(); }
   void OnEnd(const absl::Status& status, std::optional<StopReason> reason) override;
 
   // Of writing the end of the files, which OnEnd cannot return.
@@ -58,6 +59,8 @@ class RunObserver final : public TrainObserver {
   void AddTotals(StepMetrics& row);
   absl::Status Emit(const StepMetrics& row);
   absl::Status EmitPending();
+  // What the backend did since the last step belongs to none.
+  void ForgetTimes();
   bool ValidationFollows(int64_t step) const;
 
   Clock& clock_;

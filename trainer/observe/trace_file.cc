@@ -38,12 +38,13 @@ const char* Category(ActionKind kind) {
 
 class Writer {
  public:
-  explicit Writer(const TraceFacts& facts) : facts_(facts) {
+  Writer(const TraceFacts& facts, int64_t dropped) : facts_(facts) {
     text_ = absl::StrFormat(
-        "{\"displayTimeUnit\":\"ms\",\n\"otherData\":{\"rank\":%d,\"position\":%d,\"data_index\":%d,\"step\":%d},\n"
+        "{\"displayTimeUnit\":\"ms\",\n\"otherData\":{\"rank\":%d,\"position\":%d,\"data_index\":%d,\"step\":%d,"
+        "\"dropped\":%d},\n"
         "\"traceEvents\":[\n{\"ph\":\"M\",\"pid\":%d,\"name\":\"process_name\",\"args\":{\"name\":\"rank %d, position "
         "%d, data %d\"}}",
-        facts.rank, facts.position, facts.data_index, facts.step, facts.rank, facts.rank, facts.position,
+        facts.rank, facts.position, facts.data_index, facts.step, dropped, facts.rank, facts.rank, facts.position,
         facts.data_index);
   }
   void Whole(int thread, absl::string_view name, absl::string_view category, int64_t begin, int64_t end) {
@@ -102,6 +103,9 @@ absl::StatusOr<ReadTraceFile> Parse(const Json& json) {
   file.facts.position = facts.at("position").get<int>();
   file.facts.data_index = facts.at("data_index").get<int>();
   file.facts.step = facts.at("step").get<int64_t>();
+  if (facts.at("dropped").get<int64_t>() > 0) {
+    return absl::DataLossError("is not whole: the step had more events than were kept");
+  }
   for (const Json& event : json.at("traceEvents")) {
     if (event.at("ph").get<std::string>() != "X") continue;
     const int thread = event.at("tid").get<int>();
@@ -125,7 +129,7 @@ std::string TracePath(const std::string& trace_directory, int rank) {
 }
 
 std::string TraceJson(const TraceFacts& facts, const StepTrace& trace) {
-  Writer writer(facts);
+  Writer writer(facts, trace.dropped());
   for (const TracedAction& action : trace.actions()) {
     writer.Whole(kActions, ToString(action.action), Category(action.action.kind), action.time.begin, action.time.end);
   }

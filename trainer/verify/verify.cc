@@ -147,6 +147,7 @@ class Comparison {
     }
     const absl::Status ranks =
         RunThreadRanks(mesh_, [this](RankLinks links) { return LeaveIfFailed(RunRank(std::move(links))); });
+    if (!ranks.ok()) meeting_.Leave();  // if there was no thread for a rank, it could not
     if (thread.joinable()) thread.join();
     // Who has only lost the others is not to blame.
     const bool lost_others = absl::IsUnavailable(ranks) && !absl::IsUnavailable(reference);

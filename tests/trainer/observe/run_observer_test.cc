@@ -3,11 +3,15 @@
 
 #include <algorithm>
 #include <functional>
+#include <memory>
+#include <vector>
 
 #include "base/check.h"
 #include "base/fault_file_system.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "kernels/cpu/cpu_backend.h"
+#include "kernels/timing_backend.h"
 #include "tests/base/temp_dir.h"
 #include "trainer/observe/summary.h"
 
@@ -28,9 +32,11 @@ class RunObserverTest : public testing::Test {
     facts.threads_per_rank = 2;
     facts.peak_gflops_per_rank = peak_gflops;
     facts.instruction_set = "avx2";
+    facts.device = device_;
     ObserveOptions options;
     options.run_dir = dir_.path();
     options.measure_peak = measure_peak_;
+    options.timed = timed_;
     auto observer = RunObserver::Open(*fs_, clock_, facts, options);
     CHECK(observer.ok());
     return *std::move(observer);
@@ -67,6 +73,8 @@ class RunObserverTest : public testing::Test {
   FileSystem* fs_ = &PosixFileSystem();  // that the observer writes to
   ManualClock clock_;
   std::function<double()> measure_peak_;
+  const TimingBackend* timed_ = nullptr;
+  std::string device_ = "CPU";
 };
 
 TEST_F(RunObserverTest, DerivesRatesAndTimes) {
@@ -87,6 +95,38 @@ TEST_F(RunObserverTest, DerivesRatesAndTimes) {
   EXPECT_EQ(row.skipped_steps_total, 0);
   EXPECT_GT(*row.mem_peak_gib, 0);
   EXPECT_THAT(row.layer_loads, ElementsAre(1.5, 2.5));
+}
+
+TEST_F(RunObserverTest, PartsOfAStepAreUnknownOnAGpu) {
+  Step(*Open(0, 0), 1);
+  EXPECT_TRUE(Metrics().rows[0].forward_s.has_value());
+  device_ = "CUDA";
+  Step(*Open(0, 0), 1);
+  const StepMetrics row = Metrics().rows[0];
+  EXPECT_TRUE(row.step_time_s.has_value());
+  EXPECT_FALSE(row.forward_s.has_value() || row.backward_s.has_value() || row.optimizer_s.has_value());
+}
+
+// What the backend copies for a checkpoint is no part of the step that follows.
+TEST_F(RunObserverTest, TimesOfASaveBelongToNoStep) {
+  const std::unique_ptr<Backend> cpu = MakeCpuBackend({});
+  TimingBackend timing(*cpu, RealClock());
+  timed_ = &timing;
+  const std::unique_ptr<Stream> stream = timing.MakeStream();
+  std::vector<float> a(1 << 16), b(1 << 16);
+  const auto view = [](std::vector<float>& x) {
+    return View(reinterpret_cast<std::byte*>(x.data()), DType::kF32, 1, static_cast<int64_t>(x.size()));
+  };
+  const auto observer = Open(0, 0);
+  Step(*observer, 1);
+  timing.Copy(*stream, view(a), view(b));
+  Step(*observer, 2);
+  timing.Copy(*stream, view(a), view(b));
+  observer->OnCheckpointSaved();
+  Step(*observer, 3);
+  const MetricsFile metrics = Metrics();
+  EXPECT_GT(metrics.rows[1].time->total_s(), 0);
+  EXPECT_EQ(metrics.rows[2].time->total_s(), 0);
 }
 
 // At the start the machine was busy: 2 GFLOP/s, where a step reaches 5 and the machine can do 8.

@@ -75,6 +75,19 @@ TEST(TraceFileTest, IsTheTraceEventFormat) {
   EXPECT_EQ(event.at("pid"), 2);
 }
 
+TEST(TraceFileTest, AStepThatDidNotFitIsNotDrawn) {
+  const TempDir dir;
+  StepTrace trace(RealClock(), /*max_events=*/1);
+  for (int i = 0; i < 3; ++i) {
+    trace.BeginPiece();
+    trace.EndPiece(true);
+  }
+  ASSERT_TRUE(WriteTrace(PosixFileSystem(), dir.path(), {0, 0, 0, 3}, trace).ok());
+  EXPECT_EQ(nlohmann::json::parse(TraceJson({0, 0, 0, 3}, trace)).at("otherData").at("dropped"), 2);
+  EXPECT_THAT(std::string(ReadTrace(PosixFileSystem(), TracePath(dir.path(), 0)).status().message()),
+              HasSubstr("is not whole"));
+}
+
 TEST(TimelineTest, DrawsWhatWasMeasuredAboveWhatWasPlanned) {
   const TempDir dir;
   WriteProgram(dir.path(), 3);
