@@ -94,25 +94,32 @@ void ValidateStages(const LayoutRules& r) {
                        "every layer is in one stage; MTP modules are not counted");
 }
 
-// Micro-batches that enter one pipeline in a step, at the smallest batch of the phase; 0 when unknown.
-int64_t MicroBatches(const LayoutRules& r) {
-  const Phase& phase = *r.settings.phase;
-  const BatchRamp& ramp = phase.batch().ramp();
-  const int64_t sequences =
-      phase.batch().has_ramp() ? std::min(ramp.from_sequences(), ramp.to_sequences()) : phase.batch().sequences();
-  const int64_t per_pipeline = int64_t{phase.micro_batch()} * r.layout.data_ranks();
-  return per_pipeline > 0 ? sequences / per_pipeline : 0;
+// Interleaved stages take a whole number of rounds over the pipeline's ranks, in every step of the phase.
+void ValidateRounds(const LayoutRules& r) {
+  const int64_t ranks = r.layout.pipeline_ranks();
+  const int64_t data = r.layout.data_ranks();
+  const BatchSchedule& batch = r.settings.phase->batch();
+  const std::string hint = absl::StrCat("a multiple of pipeline_ranks = ", ranks);
+  if (batch.has_ramp() && batch.ramp().from_sequences() != batch.ramp().to_sequences()) {
+    r.findings.AddUnless(Divides(ranks * data, r.settings.lanes), r.Field("interleaved"),
+                         absl::StrCat(r.phase_path, " ramps the micro-batches of a pipeline by lanes / data_ranks = ",
+                                      r.settings.lanes, " / ", data),
+                         hint);
+    return;
+  }
+  const int64_t sequences = batch.has_ramp() ? batch.ramp().from_sequences() : batch.sequences();
+  const int64_t per_pipeline = r.settings.phase->micro_batch() * data;
+  const int64_t micro_batches = per_pipeline > 0 ? sequences / per_pipeline : 0;
+  r.findings.AddUnless(Divides(ranks, micro_batches), r.Field("interleaved"),
+                       absl::StrCat(r.phase_path, " gives a pipeline ", micro_batches, " micro-batches a step"), hint);
 }
 
 void ValidateSchedule(const LayoutRules& r) {
   const int64_t ranks = r.layout.pipeline_ranks();
-  const int64_t micro_batches = MicroBatches(r);
   r.findings.AddUnless(!r.layout.has_dualpipe() || ranks % 2 == 0, r.Field("dualpipe"),
                        absl::StrCat("has ", ranks, " pipeline ranks"),
                        "dualpipe needs an even number: each rank has a mirror");
-  r.findings.AddUnless(!r.layout.has_interleaved() || Divides(ranks, micro_batches), r.Field("interleaved"),
-                       absl::StrCat(r.phase_path, " gives a pipeline ", micro_batches, " micro-batches a step"),
-                       absl::StrCat("a multiple of pipeline_ranks = ", ranks));
+  if (r.layout.has_interleaved()) ValidateRounds(r);
 }
 
 }  // namespace

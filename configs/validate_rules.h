@@ -1,7 +1,7 @@
 // What the parts of the validator share; not for use outside configs/validate*.cc.
 #pragma once
 
-#include <algorithm>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -19,10 +19,9 @@ class Findings {
  public:
   explicit Findings(const Locations& locations) : locations_(locations) {}
   void Add(const std::string& path, std::string problem, std::string hint) {
-    const Problem found{locations_.Find(path), path, std::move(problem), std::move(hint)};
+    Problem found{locations_.Find(path), path, std::move(problem), std::move(hint)};
     // Phases that share a layout would repeat what is wrong with it.
-    const auto same = [&](const Problem& other) { return other.ToString() == found.ToString(); };
-    if (std::none_of(problems_.begin(), problems_.end(), same)) problems_.push_back(found);
+    if (said_.insert(found.ToString()).second) problems_.push_back(std::move(found));
   }
   void AddUnless(bool fine, const std::string& path, std::string problem, std::string hint) {
     if (!fine) Add(path, std::move(problem), std::move(hint));
@@ -32,6 +31,7 @@ class Findings {
  private:
   const Locations& locations_;
   std::vector<Problem> problems_;
+  std::set<std::string> said_;  // the lines of problems_
 };
 
 // Whether `divisor` divides `number`; true when either is not positive.

@@ -34,6 +34,20 @@ void ValidateNeeded(bool needed, bool said, const char* name, const char* reader
   findings.AddUnless(needed || !said, path, absl::StrCat("is set, but the model has no ", reader), "take it out");
 }
 
+// Documents are fitted to one length when shards are prepared, and all phases read the same shards.
+void ValidateOneLength(const TrainConfig& train, Findings& findings) {
+  for (int i = 1; i < train.phase_size(); ++i) {
+    const int64_t first = train.phase(0).sequence_length();
+    const int64_t other = train.phase(i).sequence_length();
+    if (first <= 0 || other <= 0 || other == first) continue;
+    findings.Add("data.packing",
+                 absl::StrCat("BEST_FIT fits documents to one sequence_length, but ", PhasePath(0), " has ", first,
+                              " and ", PhasePath(i), " has ", other),
+                 "say CONCATENATE, which serves all lengths, or make a run of each");
+    return;
+  }
+}
+
 }  // namespace
 
 void ValidateTrain(const RunConfig& config, Findings& findings) {
@@ -63,6 +77,7 @@ void ValidateData(const RunConfig& config, Findings& findings) {
     findings.AddUnless(!data.has_validation_prefix() || prefix != data.validation_prefix(), path,
                        absl::StrCat("\"", prefix, "\" is the validation shard too"), "validate on held-out text");
   }
+  if (data.packing() == DataConfig::BEST_FIT) ValidateOneLength(config.train(), findings);
 }
 
 }  // namespace shoestring::config

@@ -1,9 +1,12 @@
 // Tests of the validator: every rule has a config that breaks it, every bound of the schema is enforced.
 #include "configs/validate.h"
 
+#include <cstdlib>
 #include <set>
+#include <utility>
 
 #include "absl/strings/match.h"
+#include "configs/field_rules.h"
 #include "configs/schema/options.pb.h"
 #include "configs/walk.h"
 #include "gmock/gmock.h"
@@ -50,6 +53,33 @@ TEST(SchemaTest, EveryFieldThatMustBeSetIsMissed) {
   for (const std::string& path : paths) {
     EXPECT_TRUE(Finds("deepseek_v3_671b", {path + "="}, path, "is not set")) << path;
   }
+}
+
+// The bounds that the schema sets, each as the words of BoundsText and its number.
+std::vector<std::pair<std::string, double>> Bounds(const FieldOptions& options) {
+  std::vector<std::pair<std::string, double>> bounds;
+  if (options.HasExtension(min)) bounds.emplace_back("at least ", options.GetExtension(min));
+  if (options.HasExtension(above)) bounds.emplace_back("above ", options.GetExtension(above));
+  if (options.HasExtension(max)) bounds.emplace_back("at most ", options.GetExtension(max));
+  if (options.HasExtension(below)) bounds.emplace_back("below ", options.GetExtension(below));
+  return bounds;
+}
+
+TEST(SchemaTest, EveryBoundIsSaidInAllItsDigits) {
+  int said = 0;
+  Walk(LoadRecipe("deepseek_v3_671b").config, [&](const FieldValue& value) {
+    const std::string text = BoundsText(value.field.options());
+    for (const auto& [words, bound] : Bounds(value.field.options())) {
+      ++said;
+      const size_t at = text.find(words);
+      EXPECT_NE(at, std::string::npos) << value.path << ": " << text;
+      if (at == std::string::npos) continue;
+      EXPECT_EQ(std::strtod(text.c_str() + at + words.size(), nullptr), bound) << value.path << ": " << text;
+      EXPECT_EQ(text.find("e+"), std::string::npos) << value.path << ": " << text;
+    }
+    return true;
+  });
+  EXPECT_GE(said, 200);
 }
 
 std::vector<std::string> ValuesOutside(const FieldDescriptor& field) {
@@ -136,6 +166,15 @@ TEST(ValidateTest, SharedLayoutProblemsAreSaidOnce) {
   EXPECT_EQ(found, 1);
 }
 
+// Each is compared with those before it by a look-up: a pass over all of them for each would outlast the test's limit.
+TEST(ValidateTest, TimeGrowsWithTheNumberOfProblems) {
+  std::string text = "data {\n";
+  for (int i = 0; i < 100'000; ++i) text += "source{}\n";
+  const absl::StatusOr<LoadedConfig> loaded = ParseConfig(text + "}", "x");
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  EXPECT_GE(FindProblems(loaded->config, loaded->locations).size(), 200'000);
+}
+
 TEST(ValidateTest, FastSumsAskNothingOfExpertLanes) {
   const std::vector<std::string> sets = {"layout.data_ranks=16", "train.expert_lanes=4", "layout.expert_ranks=2",
                                          "train.reduction=FAST"};
@@ -157,13 +196,18 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         Sets{"layout.gpipe={}"}, Sets{"layout.zb_h1={}"}, Sets{"layout.zb_v={}", "layout.stages=8"},
         Sets{"layout.interleaved.chunks=4", "layout.stages=16"},
+        Sets{"layout.interleaved.chunks=4", "layout.stages=16", "layout.data_ranks=4",
+             "train.phase[0].batch={ramp {from_sequences: 32 to_sequences: 64 over_tokens: 100}}"},
         Sets{"layout.dualpipe={}", "layout.data_ranks=2", "layout.expert_ranks=2"},
         Sets{"layout.dualpipe_v={}", "layout.stages=8"},
         Sets{"layout.dualpipe={}", "train.lanes=4", "train.phase[0].batch.sequences=4"},
         Sets{"layout.dualpipe_v={}", "layout.stages=8", "train.lanes=4", "train.phase[0].batch.sequences=4"},
         Sets{"layout.data_ranks=16", "layout.expert_ranks=16", "train.expert_lanes=16"},
         Sets{"layout=", "model.moe=", "model.dense_layers=16", "train.bias_speed=", "train.balance_alpha="},
-        Sets{"precision.mode=FP32"}));
+        Sets{"precision.mode=FP32"},
+        Sets{"data.packing=BEST_FIT",
+             "train.phase+={sequence_length: 64 steps: 5 micro_batch: 1 batch {sequences: 32} learning_rate {constant: "
+             "1}}"}));
 
 }  // namespace
 }  // namespace shoestring::config

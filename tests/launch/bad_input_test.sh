@@ -127,6 +127,7 @@ config_cases() {
   bad 78 "layout.device: CUDA: absent.so: the CUDA module cannot be read; name another" "" "${t[@]}" --set layout.device=CUDA
   bad 78 "layout.device: CUDA: absent.so" "" "${t[@]}" --set layout.device=CUDA --set layout.data_ranks=2
   bad 78 "parameters would move to other ranks" "" "${t[@]}" --set 'train.phase[1].layout={ data_ranks: 2 }'
+  bad 78 "data.packing: BEST_FIT fits.*; say CONCATENATE" "" "${t[@]}" --set data.packing=BEST_FIT
   bad 78 "beta1" "" "${t[@]}" --set train.adamw.beta1=1.5
   bad 78 "checkpoint.directory: is empty; give a path" "" "${t[@]}" --set 'checkpoint.directory=""'
   # Known only when the ranks measure it, which is after the directory was taken.
@@ -157,7 +158,7 @@ data_cases() {
     "sed -i '0,/\"Regex\": \"[^\"]*\"/s//\"Regex\": \"(?:a|aa|a?b)+[cd]\"/' data/tokenizer.json
      printf '{\"text\": \"%05000d\"}\n' 0 | tr 0 a > corpus.jsonl" \
     data prepare --config tiny.textproto --input corpus.jsonl --train data2
-  bad 65 "packing|BEST_FIT" "" "${t[@]}" --set data.packing=BEST_FIT
+  bad 65 "packing|BEST_FIT" "" "${t[@]}" --set data.packing=BEST_FIT --set train.phase[0].sequence_length=16
   bad 65 "fill-in-the-middle rate" "" "${t[@]}" --set data.fim_rate=0.5
   bad 65 "corpus.jsonl:201: invalid UTF-8.*UTF-8" "printf '{\"text\": \"\\xff\"}\n' >> corpus.jsonl" \
     data tokenizer-train --input corpus.jsonl --vocab-size 300 --output new.json
