@@ -155,11 +155,16 @@ struct OpenedFile {
 };
 
 absl::StatusOr<OpenedFile> OpenExisting(const std::string& path) {
-  ASSIGN_OR_RETURN(const int number, OpenDescriptor(path, O_RDONLY));
+  // Without O_NONBLOCK the opening of a pipe waits for its writer.
+  ASSIGN_OR_RETURN(const int number, OpenDescriptor(path, O_RDONLY | O_NONBLOCK));
   Descriptor descriptor(number);
   struct stat info {};
   if (::fstat(descriptor.get(), &info) != 0) return ErrnoStatus("stat", path, errno);
   if (S_ISDIR(info.st_mode)) return ErrnoStatus("open", path, EISDIR);
+  // A pipe has neither a size nor offsets, and would pass for an empty file.
+  if (!S_ISREG(info.st_mode)) {
+    return absl::UnavailableError(absl::StrCat("open ", path, ": is not a regular file, which it must be"));
+  }
   return OpenedFile{std::move(descriptor), info.st_size};
 }
 
@@ -294,6 +299,16 @@ absl::Status WriteFileDurably(FileSystem& fs, const std::string& path, absl::str
     return status;
   }
   return fs.SyncDirectory(DirName(path));
+}
+
+absl::Status CreateDirectoriesDurably(FileSystem& fs, const std::string& directory) {
+  const absl::StatusOr<FileInfo> info = fs.Stat(directory);
+  if (info.ok() && info->is_directory) return absl::OkStatus();
+  if (!info.ok() && !absl::IsNotFound(info.status())) return info.status();
+  const std::string parent = DirName(directory);
+  if (parent != directory) RETURN_IF_ERROR(CreateDirectoriesDurably(fs, parent));
+  RETURN_IF_ERROR(fs.CreateDirectories(directory));
+  return fs.SyncDirectory(parent);
 }
 
 bool Exists(FileSystem& fs, const std::string& path) { return fs.Stat(path).ok(); }

@@ -50,8 +50,8 @@ class FileSystem {
   virtual ~FileSystem() = default;
   virtual absl::StatusOr<std::unique_ptr<WritableFile>> Create(const std::string& path) = 0;         // truncates
   virtual absl::StatusOr<std::unique_ptr<WritableFile>> OpenForAppend(const std::string& path) = 0;  // creates
-  virtual absl::StatusOr<std::unique_ptr<ReadableFile>> OpenForRead(const std::string& path) = 0;
-  virtual absl::StatusOr<std::unique_ptr<MappedFile>> Map(const std::string& path) = 0;
+  virtual absl::StatusOr<std::unique_ptr<ReadableFile>> OpenForRead(const std::string& path) = 0;  // regular files only
+  virtual absl::StatusOr<std::unique_ptr<MappedFile>> Map(const std::string& path) = 0;            // regular files only
   virtual absl::StatusOr<FileInfo> Stat(const std::string& path) = 0;
   virtual absl::StatusOr<std::vector<std::string>> List(const std::string& directory) = 0;  // names, sorted
   virtual absl::Status CreateDirectories(const std::string& path) = 0;              // with parents; fine if it exists
@@ -77,6 +77,8 @@ absl::Status WriteSynced(FileSystem& fs, const std::string& path, absl::string_v
 // Temporary name, sync, rename, sync of the directory: after OK the file is whole and durable; before, the old one
 // stands.
 absl::Status WriteFileDurably(FileSystem& fs, const std::string& path, absl::string_view contents);
+// `directory` and what is missing above it; durable.
+absl::Status CreateDirectoriesDurably(FileSystem& fs, const std::string& directory);
 bool Exists(FileSystem& fs, const std::string& path);
 absl::Status RemoveRecursively(FileSystem& fs, const std::string& path);
 // Joins with exactly one '/'.

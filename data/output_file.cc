@@ -56,7 +56,7 @@ absl::Status OutputFile::Commit() {
 }
 
 absl::StatusOr<std::unique_ptr<FileLock>> LockOutput(FileSystem& fs, const std::string& prefix) {
-  RETURN_IF_ERROR(fs.CreateDirectories(DirName(prefix)));
+  RETURN_IF_ERROR(CreateDirectoriesDurably(fs, DirName(prefix)));
   return FileLock::Take(prefix + ".lock", prefix, "wait for it to end, or write to another prefix");
 }
 

@@ -148,7 +148,7 @@ class TextExport {
   explicit TextExport(const PrepareOptions& options) : options_(&options) {}
   static absl::Status CreateOne(FileSystem& fs, const std::string& path, std::unique_ptr<OutputFile>* file) {
     if (path.empty()) return absl::OkStatus();
-    RETURN_IF_ERROR(fs.CreateDirectories(DirName(path)));
+    RETURN_IF_ERROR(CreateDirectoriesDurably(fs, DirName(path)));
     ASSIGN_OR_RETURN(*file, OutputFile::Create(fs, path));
     return absl::OkStatus();
   }

@@ -32,7 +32,7 @@ int TokenBytesFor(int64_t vocab_size) { return vocab_size < kSmallVocabulary ? 2
 absl::StatusOr<std::unique_ptr<ShardWriter>> ShardWriter::Create(FileSystem& fs, const std::string& prefix,
                                                                  ShardMeta meta) {
   const std::string directory = DirName(prefix);
-  RETURN_IF_ERROR(fs.CreateDirectories(directory));
+  RETURN_IF_ERROR(CreateDirectoriesDurably(fs, directory));
   if (Exists(fs, MetaPath(prefix))) {
     RETURN_IF_ERROR(fs.Remove(MetaPath(prefix)));
     RETURN_IF_ERROR(fs.SyncDirectory(directory));

@@ -182,6 +182,18 @@ TEST(PosixFileSystemTest, DirectoriesAreNotFiles) {
   EXPECT_EQ(Fs().SyncDirectory(dir.File("a")).code(), absl::StatusCode::kUnavailable);
 }
 
+TEST(PosixFileSystemTest, PipesAndDevicesAreNotFilesToReadFrom) {
+  const TempDir dir;
+  ASSERT_EQ(mkfifo(dir.File("pipe").c_str(), 0600), 0);  // without a writer, for which nobody waits
+  for (const std::string& path : {dir.File("pipe"), std::string("/dev/null")}) {
+    for (const absl::Status& status :
+         {Fs().OpenForRead(path).status(), Fs().Map(path).status(), ReadFile(Fs(), path).status()}) {
+      EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+      EXPECT_EQ(status.message(), absl::StrCat("open ", path, ": is not a regular file, which it must be"));
+    }
+  }
+}
+
 TEST(PosixFileSystemTest, CreatesDirectoriesWithParentsOnceOrTwice) {
   const TempDir dir;
   EXPECT_TRUE(Fs().CreateDirectories(dir.File("a/b//c/")).ok());
@@ -212,6 +224,16 @@ TEST(PosixFileSystemTest, RemovesFilesAndOnlyEmptyDirectories) {
   EXPECT_TRUE(Fs().Remove(dir.File("d/a")).ok());
   EXPECT_TRUE(Fs().Remove(dir.File("d")).ok());
   EXPECT_FALSE(Exists(Fs(), dir.File("d")));
+}
+
+TEST(FileHelpersTest, DirectoriesCreatedDurablySurvivePowerLoss) {
+  const TempDir dir;
+  FaultFileSystem fs(Fs());
+  ASSERT_TRUE(fs.TrackDurability(dir.path()).ok());
+  EXPECT_TRUE(CreateDirectoriesDurably(fs, dir.File("a/b/c")).ok());
+  EXPECT_TRUE(CreateDirectoriesDurably(fs, dir.File("a/b/c")).ok());
+  ASSERT_TRUE(fs.LosePower(PowerLoss::kDropUnsynced).ok());
+  EXPECT_TRUE(Fs().Stat(dir.File("a/b/c")).ok());
 }
 
 TEST(FileHelpersTest, RemoveRecursivelyNeverFollowsLinks) {

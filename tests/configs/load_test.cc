@@ -1,6 +1,7 @@
 // Tests of config loading: what is refused, in which words and at which place, and how several files merge.
 #include "configs/load.h"
 
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/rng.h"
@@ -135,12 +136,15 @@ TEST_F(FileTest, NamesWhatCannotBeRead) {
   const std::string absent = JoinPath(directory_, "absent.textproto");
   const std::string large = Write("large.textproto", std::string(kMaxConfigBytes + 1, '#'));
   const std::string bad = Write("bad.textproto", "nmae: 1");
-  const absl::StatusOr<LoadedConfig> loaded = LoadConfig(fs_, {absent, directory_, large, bad}, {});
+  const std::string pipe = JoinPath(directory_, "pipe");
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  const absl::StatusOr<LoadedConfig> loaded = LoadConfig(fs_, {absent, directory_, large, pipe, bad}, {});
   ASSERT_FALSE(loaded.ok());
   EXPECT_THAT(Lines(loaded.status()),
               ElementsAre(::testing::AllOf(StartsWith(absent + ": "), HasSubstr("No such file")),
                           directory_ + ": is a directory; name a .textproto file in it",
                           large + ": has 1048577 bytes; a config has at most 1048576",
+                          ::testing::AllOf(StartsWith(pipe + ": "), HasSubstr("is not a regular file")),
                           bad + ":1:1: nmae: RunConfig has no such field; did you mean name?"));
 }
 

@@ -110,6 +110,7 @@ config_cases() {
   bad 78 "said twice" "sed -i 's/  hidden: 32/  hidden: 32 hidden: 32/' tiny.textproto" "${t[@]}"
   bad 78 "absent.textproto: .*No such file.*check the path" "" train --config absent.textproto --run-dir new
   bad 78 "data: is a directory; name a .textproto" "" train --config data --run-dir new
+  bad 78 "pipe: .*is not a regular file.*check the path" "mkfifo pipe" "${t[@]}" --config pipe
   bad 78 "not UTF-8; save the file as UTF-8" "printf '\\xff' >> tiny.textproto" "${t[@]}"
   bad 78 "tiny.textproto:[0-9]+" "cut_to tiny.textproto 300" "${t[@]}"
   bad 78 "unknown value BF17" "sed -i 's/mode: BF16/mode: BF17/' tiny.textproto" "${t[@]}"
@@ -173,6 +174,8 @@ data_cases() {
   bad 65 "vocab_size|vocabulary|--vocab" "" data tokenizer-train --input corpus.jsonl --vocab-size 10 --output new.json
   bad 65 "can be reached|pairs|reach" "" data tokenizer-train --input corpus.jsonl --vocab-size 90000 --output new.json
   bad 74 "other.json: exists.*--overwrite" "" data tokenizer-train --input corpus.jsonl --vocab-size 290 --output other.json
+  bad 74 "pipe.jsonl: is not a regular file" "mkfifo pipe.jsonl" \
+    data tokenizer-train --input pipe.jsonl --vocab-size 300 --output new.json
   bad 74 "absent.jsonl: No such file" "" data tokenizer-train --input absent.jsonl --vocab-size 300 --output new.json
   bad 64 "validation-fraction needs --seed" "" \
     data tokenizer-train --input corpus.jsonl --vocab-size 300 --output new.json --validation-fraction 0.2

@@ -96,16 +96,6 @@ absl::Status WriteLatest(FileSystem& fs, const std::string& directory, int64_t s
   return WriteFileDurably(fs, JoinPath(directory, kLatestName), absl::StrCat(StepName(step), "\n"));
 }
 
-absl::Status CreateDirectoriesDurably(FileSystem& fs, const std::string& directory) {
-  const absl::StatusOr<FileInfo> info = fs.Stat(directory);
-  if (info.ok() && info->is_directory) return absl::OkStatus();
-  if (!info.ok() && !absl::IsNotFound(info.status())) return info.status();
-  const std::string parent = DirName(directory);
-  if (parent != directory) RETURN_IF_ERROR(CreateDirectoriesDurably(fs, parent));
-  RETURN_IF_ERROR(fs.CreateDirectories(directory));
-  return fs.SyncDirectory(parent);
-}
-
 absl::StatusOr<std::string> FreeName(FileSystem& fs, const std::string& path, absl::string_view suffix) {
   for (int64_t n = 0;; ++n) {
     std::string name = absl::StrCat(path, ".", suffix, "-", n);

@@ -32,9 +32,6 @@ absl::StatusOr<DirectoryListing> ListDirectory(FileSystem& fs, const std::string
 absl::StatusOr<std::optional<int64_t>> ReadLatest(FileSystem& fs, const std::string& directory);
 absl::Status WriteLatest(FileSystem& fs, const std::string& directory, int64_t step);
 
-// `directory` and what is missing above it; durable.
-absl::Status CreateDirectoriesDurably(FileSystem& fs, const std::string& directory);
-
 // The first of PATH.SUFFIX-0, PATH.SUFFIX-1, ... that does not exist.
 absl::StatusOr<std::string> FreeName(FileSystem& fs, const std::string& path, absl::string_view suffix);
 
