@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/status_macros.h"
+#include "base/threads.h"
 #include "data/bpe_train.h"
 #include "data/utf8.h"
 
@@ -69,10 +70,8 @@ absl::Status WordCounter::Add(absl::Span<const absl::string_view> documents) {
   const std::vector<absl::string_view> parts = CutIntoParts(documents);
   std::vector<Share> shares(threads_);
   std::atomic<size_t> next_part = 0;
-  std::vector<std::thread> threads;
-  for (int i = 1; i < threads_; ++i) {
-    threads.emplace_back([&, i] { CountParts(*pre_tokenizer_, parts, next_part, shares[i]); });
-  }
+  std::vector<std::thread> threads =
+      StartThreads(threads_ - 1, [&](int i) { CountParts(*pre_tokenizer_, parts, next_part, shares[i + 1]); });
   CountParts(*pre_tokenizer_, parts, next_part, shares[0]);
   for (std::thread& thread : threads) thread.join();
   for (const Share& share : shares) RETURN_IF_ERROR(share.status);

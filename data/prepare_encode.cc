@@ -12,6 +12,7 @@
 #include "base/check.h"
 #include "base/rng.h"
 #include "base/status_macros.h"
+#include "base/threads.h"
 #include "data/fim.h"
 
 namespace shoestring {
@@ -79,9 +80,11 @@ struct PartMaker {
 class Workers {
  public:
   Workers(const PartMaker& maker, int threads) : maker_(maker), capacity_(2 * static_cast<size_t>(threads)) {
-    for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { Work(); });
+    threads_ = StartThreads(threads, [this](int) { Work(); });
   }
   ~Workers() { Join(); }
+
+  bool none() const { return threads_.empty(); }
 
   // Blocks while the queue is full; returns an error of any chunk so far.
   absl::Status Push(TextChunk chunk) {
@@ -220,6 +223,7 @@ absl::StatusOr<EncodeOutcome> EncodeChunks(FileSystem& fs, const TokenEncoder& e
   const PartMaker maker = {fs, encoder, options, plan, parts_directory};
   std::unique_ptr<Workers> workers;
   if (options.threads > 1) workers = std::make_unique<Workers>(maker, options.threads);
+  if (workers != nullptr && workers->none()) workers.reset();  // the system gives no thread but this one
   ChunkReader reader(fs, options);
   EncodeOutcome outcome;
   PrepareProgress so_far;

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "base/threads.h"
 
 namespace shoestring {
 namespace {
@@ -21,10 +22,7 @@ void Pause() {
 ThreadPool::ThreadPool(int threads, int spin) : spin_(spin) {
   CHECK_GE(threads, 1);
   CHECK_GE(spin, 0);
-  workers_.reserve(threads - 1);
-  for (int worker = 1; worker < threads; ++worker) {
-    workers_.emplace_back([this, worker] { WorkerLoop(worker); });
-  }
+  workers_ = StartThreads(threads - 1, [this](int i) { WorkerLoop(i + 1); });
 }
 
 ThreadPool::~ThreadPool() {

@@ -20,8 +20,9 @@ class ThreadPool {
   // fn(begin, end, worker) over a half-open range of items.
   using RangeFn = absl::FunctionRef<void(int64_t begin, int64_t end, int worker)>;
 
-  // `threads` >= 1 counts the caller. `spin` is how often an idle thread looks for work before it sleeps: about 0.1 ms
-  // at the default. Pass 0 where ranks outnumber cores: a spinning rank then takes the core from one that works.
+  // `threads` >= 1 counts the caller; where the system gives no more, there are fewer. `spin` is how often an idle
+  // thread looks for work before it sleeps: about 0.1 ms at the default. Pass 0 where ranks outnumber cores: a spinning
+  // rank then takes the core from one that works.
   explicit ThreadPool(int threads, int spin = 2000);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;

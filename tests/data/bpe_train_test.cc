@@ -1,6 +1,7 @@
 // Tests the trainer against a naive one that counts everything anew for each merge, and the counting of words.
 #include "data/bpe_train.h"
 
+#include <cstdlib>
 #include <map>
 #include <string>
 #include <utility>
@@ -11,6 +12,7 @@
 #include "base/rng.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/base/few_threads.h"
 
 namespace shoestring {
 namespace {
@@ -150,6 +152,18 @@ TEST(WordCounterTest, NeitherThreadsNorCutsMatter) {
     if (json.empty()) json = trained;
     EXPECT_EQ(trained, json) << threads << " threads";
   }
+}
+
+TEST(WordCounterDeathTest, CountsAloneWhereTheSystemGivesNoThread) {
+  EXPECT_EXIT(
+      {
+        AllowFewThreads(0);
+        const PreTokenizer pre_tokenizer = *PreTokenizer::Create(DeepSeekV3Patterns());
+        WordCounter counter(&pre_tokenizer, 8);
+        const bool counted = counter.Add({"the cat", "the dog the"}).ok();
+        std::exit(counted && counter.counts().at("the") == 2 ? 0 : 1);
+      },
+      testing::ExitedWithCode(0), "the system gives 0 of 7 threads");
 }
 
 TEST(WordCounterTest, NamesTheMalformedDocumentAndAddsNothing) {

@@ -1,13 +1,16 @@
 // Text through the real tokenizer to shards and back: what training will read is what was written.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <string>
 #include <vector>
 
 #include "data/prepare.h"
 #include "data/token_source.h"
+#include "tests/base/few_threads.h"
 #include "tests/data/shard_fixture.h"
 #include "tests/data/tokenizer_fixture.h"
 
@@ -59,6 +62,19 @@ TEST_F(PrepareTokenizerTest, MergedTokensAreSplitAtTheRate) {
   options_.token_split_rate = 1.0;
   std::vector<int32_t> tokens = Prepared();
   EXPECT_EQ(tokens.size(), merged + 1);  // "!\n\n" became "!" and "\n\n"
+}
+
+TEST_F(PrepareTokenizerTest, OneThreadDoesWhereTheSystemGivesNoOther) {
+  const std::vector<int32_t> wanted = Prepared();
+  options_.train_prefix = home_ / "again";
+  options_.threads = 4;
+  ASSERT_EQ(chmod(home_.path().c_str(), 0777), 0);  // who may have few threads is not root
+  EXPECT_EXIT(
+      {
+        AllowFewThreads(0);
+        std::exit(Prepared() == wanted ? 0 : 1);
+      },
+      testing::ExitedWithCode(0), "the system gives 0 of 4 threads");
 }
 
 TEST_F(PrepareTokenizerTest, AnotherTokenizerCannotTrainOnTheShard) {

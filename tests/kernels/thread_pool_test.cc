@@ -1,11 +1,14 @@
 // Tests that the thread pool runs every task once, whatever the number of threads and tasks.
 #include "kernels/cpu/thread_pool.h"
 
+#include <algorithm>
 #include <atomic>
+#include <cstdlib>
 #include <numeric>
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "tests/base/few_threads.h"
 
 namespace shoestring {
 namespace {
@@ -51,6 +54,19 @@ TEST_P(ThreadPoolTest, RangesCoverTheItemsOnGrains) {
     });
     for (int count : touched) EXPECT_EQ(count, 1);
   }
+}
+
+TEST(ThreadPoolDeathTest, RunsWithTheThreadsThatTheSystemGives) {
+  EXPECT_EXIT(
+      {
+        AllowFewThreads(3);
+        ThreadPool pool(8);
+        std::vector<int> runs(2000, 0);
+        pool.ParallelFor(2000, [&](int64_t task, int worker) { runs[task] += worker < pool.threads(); });
+        const bool all = std::count(runs.begin(), runs.end(), 1) == 2000;
+        std::exit(all && pool.threads() <= 4 ? 0 : 1);
+      },
+      testing::ExitedWithCode(0), "the system gives [0-3] of 7 threads");
 }
 
 INSTANTIATE_TEST_SUITE_P(Pools, ThreadPoolTest,

@@ -1,8 +1,5 @@
 // What becomes of a step when more rows travel than buffers hold, when a rank is late, and when one dies: no token is
 // lost, and the error says who, where and what.
-#include <sys/resource.h>
-#include <unistd.h>
-
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -12,6 +9,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "kernels/timing_backend.h"
+#include "tests/base/few_threads.h"
 #include "tests/trainer/layout_bench.h"
 
 namespace shoestring {
@@ -111,10 +109,7 @@ TEST(RankFailuresTest, ARankThatDiesMidStepIsTheOneThatIsNamed) {
 
 // In a process of its own, that may have few threads.
 absl::Status RunWithFewThreads() {
-  const rlimit limit{8, 8};
-  CHECK_EQ(setrlimit(RLIMIT_NPROC, &limit), 0);
-  constexpr uid_t kNobody = 65534;  // root has no limit
-  if (geteuid() == 0) CHECK_EQ(setuid(kNobody), 0);
+  AllowFewThreads(8);
   config::LayoutConfig layout;
   layout.set_data_ranks(256);
   return RunThreadRanks(*Mesh::Create(layout), [](RankLinks links) {
