@@ -113,7 +113,6 @@ std::vector<InvalidCase> TrainCases() {
 
 std::vector<InvalidCase> PhaseCases() {
   const std::string phase = "train.phase[0]";
-  const std::string rate = phase + ".learning_rate";
   const std::string two_phases =
       "train.phase+={sequence_length: 512 steps: 5 micro_batch: 1 batch {sequences: 1} "
       "learning_rate {constant: 1}}";
@@ -158,6 +157,12 @@ std::vector<InvalidCase> PhaseCases() {
        {phase + ".yarn=" + yarn, phase + ".yarn.beta_slow=40"},
        phase + ".yarn.beta_fast",
        "32 is not above beta_slow 40"},
+  };
+}
+
+std::vector<InvalidCase> LearningRateCases() {
+  const std::string rate = "train.phase[0].learning_rate";
+  return {
       {"no_shape", kTiny, {rate + "[1]={until_step: 600}"}, rate + "[1]", "say constant, linear, cosine or factor"},
       {"factor_first", kTiny, {rate + "={factor: 2}"}, rate + "[0].factor", "has no previous segment"},
       {"endless_slope", kTiny, {rate + "[1].until_step="}, rate + "[1]", "a slope without an end"},
@@ -256,7 +261,7 @@ std::vector<InvalidCase> StageCases() {
 std::vector<InvalidCase> InvalidCases() {
   std::vector<InvalidCase> all;
   for (const auto& section :
-       {ModelCases(), PrecisionCases(), TrainCases(), PhaseCases(), LayoutCases(), StageCases()}) {
+       {ModelCases(), PrecisionCases(), TrainCases(), PhaseCases(), LearningRateCases(), LayoutCases(), StageCases()}) {
     all.insert(all.end(), section.begin(), section.end());
   }
   return all;
