@@ -15,8 +15,7 @@ enum class RngPurpose : uint32_t {
   kShuffle = 2,     // stream: data set and epoch
   kFim = 3,         // stream: document
   kTokenSplit = 4,  // stream: document
-  kBlend = 5,
-  kSample = 6,  // text generation
+  kSample = 6,      // text generation
   kTest = 7,
   kHoldOut = 8,  // stream: document
   kFormula = 9,  // index: 2 * sample, + 1: tokens without shards (trainer/verify)

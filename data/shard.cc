@@ -83,7 +83,6 @@ absl::Status ShardReader::OpenFiles(FileSystem& fs, const ShardOpenOptions& opti
     meta_.documents = index_documents();
     meta_.tokens = tokens_;
   }
-  verify_blocks_ = has_meta_ && options.verify_blocks;
   verified_ = std::make_unique<std::atomic<bool>[]>(meta_.bin_checksums.size());
   content_hash_ = ChecksumHex(ContentIdentity());
   return absl::OkStatus();
@@ -254,7 +253,7 @@ absl::Status ShardReader::Read(int64_t first, int64_t count, int32_t* out) const
   CHECK_GE(count, 0);
   CHECK_LE(first + count, tokens_);
   if (count == 0) return absl::OkStatus();
-  if (verify_blocks_) RETURN_IF_ERROR(VerifyBytes(first * token_bytes_, count * token_bytes_));
+  if (has_meta_) RETURN_IF_ERROR(VerifyBytes(first * token_bytes_, count * token_bytes_));
   switch (type_) {
     case TokenType::kU16: return Convert<uint16_t>(first, count, out);
     case TokenType::kI16: return Convert<int16_t>(first, count, out);

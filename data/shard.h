@@ -27,8 +27,6 @@ struct ShardOpenOptions {
   std::string tokenizer_fingerprint;
   // Accept a shard without meta.json as this.
   std::optional<PlainShard> plain;
-  // Verify a block's checksum before its tokens are first used.
-  bool verify_blocks = true;
 };
 
 // A memory-mapped shard. Thread-safe. Everything wrong with the content is DATA_LOSS, with path and remedy.
@@ -73,7 +71,6 @@ class ShardReader {
   std::string prefix_;
   ShardMeta meta_;
   bool has_meta_ = false;
-  bool verify_blocks_ = true;
   std::string content_hash_;
   std::unique_ptr<MappedFile> bin_, idx_;
   TokenType type_ = TokenType::kU16;

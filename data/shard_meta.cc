@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
-#include <numbers>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -149,12 +148,6 @@ std::string IdxPath(absl::string_view prefix) { return absl::StrCat(prefix, ".id
 std::string MetaPath(absl::string_view prefix) { return absl::StrCat(prefix, ".meta.json"); }
 
 absl::string_view PackingName(Packing packing) { return packing == Packing::kBestFit ? "BEST_FIT" : "CONCATENATE"; }
-
-double BitsPerByte(double nats_per_target, const ShardMeta& meta) {
-  CHECK_GT(meta.text_bytes, 0);
-  const double nats = nats_per_target * static_cast<double>(meta.tokens - 1);
-  return nats / (static_cast<double>(meta.text_bytes) * std::numbers::ln2);
-}
 
 std::string ChecksumHex(absl::string_view bytes) { return DigestHex(XXH3_128bits(bytes.data(), bytes.size())); }
 

@@ -61,10 +61,6 @@ std::string MetaPath(absl::string_view prefix);
 
 absl::string_view PackingName(Packing packing);  // as in the config: "BEST_FIT", "CONCATENATE"
 
-// Bits per byte of text, given the mean negative log-likelihood (nats) over all targets of a validation shard. Its
-// first token is no target. The shard must know its text_bytes.
-double BitsPerByte(double nats_per_target, const ShardMeta& meta);
-
 // XXH3-128 as 32 hexadecimal digits.
 std::string ChecksumHex(absl::string_view bytes);
 

@@ -1,13 +1,10 @@
-// Blended and prefetching sources, and the views that training takes of a row.
+// Blended sources: which sample comes from which shard.
 #include "data/token_source.h"
 
-#include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "base/check.h"
 #include "base/status_macros.h"
 
 namespace shoestring {
@@ -79,84 +76,6 @@ std::string BlendedSource::BlendTable() const {
                           options_.sources[i].prefix);
   }
   return table;
-}
-
-PrefetchingSource::PrefetchingSource(TokenSource& base, int64_t batch_samples)
-    : base_(base),
-      batch_samples_(batch_samples),
-      buffer_(static_cast<size_t>(batch_samples * base.row_tokens())),
-      thread_([this] { Work(); }) {
-  CHECK_GE(batch_samples, 1);
-}
-
-PrefetchingSource::~PrefetchingSource() {
-  {
-    std::unique_lock<std::mutex> lock(mutex_);
-    changed_.wait(lock, [this] { return state_ != State::kWanted; });
-    state_ = State::kStop;
-  }
-  changed_.notify_all();
-  thread_.join();
-}
-
-void PrefetchingSource::Work() {
-  std::unique_lock<std::mutex> lock(mutex_);
-  while (true) {
-    changed_.wait(lock, [this] { return state_ == State::kWanted || state_ == State::kStop; });
-    if (state_ == State::kStop) return;
-    lock.unlock();
-    absl::Status result = base_.Fill(first_sample_, batch_samples_, buffer_.data());
-    lock.lock();
-    result_ = std::move(result);
-    state_ = State::kReady;
-    changed_.notify_all();
-  }
-}
-
-absl::Status PrefetchingSource::Fill(int64_t first_sample, int64_t samples, int32_t* tokens) {
-  std::unique_lock<std::mutex> lock(mutex_);
-  changed_.wait(lock, [this] { return state_ != State::kWanted; });  // the base is ours from here on
-  absl::Status result;
-  if (state_ == State::kReady && first_sample == first_sample_ && samples == batch_samples_) {
-    ++hits_;
-    result = result_;
-    if (result.ok()) std::memcpy(tokens, buffer_.data(), buffer_.size() * sizeof(int32_t));
-  } else {
-    result = base_.Fill(first_sample, samples, tokens);
-  }
-  first_sample_ = first_sample + samples;
-  state_ = State::kWanted;
-  changed_.notify_all();
-  return result;
-}
-
-void CopyInputs(const int32_t* rows, int64_t samples, int64_t row_tokens, int64_t sequence_length, int32_t pad_id,
-                int32_t* inputs) {
-  CHECK_LE(sequence_length, row_tokens);
-  for (int64_t s = 0; s < samples; ++s) {
-    const int32_t* row = rows + s * row_tokens;
-    std::replace_copy(row, row + sequence_length, inputs + s * sequence_length, kNoToken, pad_id);
-  }
-}
-
-void CopyTargets(const int32_t* rows, int64_t samples, int64_t row_tokens, int64_t sequence_length, int64_t depth,
-                 int32_t* targets) {
-  CHECK_GE(depth, 0);
-  CHECK_LE(sequence_length + 1 + depth, row_tokens);
-  for (int64_t s = 0; s < samples; ++s) {
-    const int32_t* row = rows + s * row_tokens + 1 + depth;
-    std::copy(row, row + sequence_length, targets + s * sequence_length);
-  }
-}
-
-void FindDocuments(const int32_t* row, int64_t sequence_length, int32_t eos_id, std::vector<int32_t>* boundaries) {
-  boundaries->assign(1, 0);
-  for (int64_t t = 1; t < sequence_length; ++t) {
-    const bool behind_eos = row[t - 1] == eos_id;
-    const bool absent_begin = row[t] == kNoToken && row[t - 1] != kNoToken;
-    if (behind_eos || absent_begin) boundaries->push_back(static_cast<int32_t>(t));
-  }
-  boundaries->push_back(static_cast<int32_t>(sequence_length));
 }
 
 }  // namespace shoestring

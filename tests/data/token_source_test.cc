@@ -1,4 +1,4 @@
-// Batches: blended, prefetched without a difference, refused when prepared otherwise, and the views of a row.
+// Batches: blended, and refused when prepared otherwise.
 #include "data/token_source.h"
 
 #include <gmock/gmock.h>
@@ -14,7 +14,6 @@
 namespace shoestring {
 namespace {
 
-using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 class TokenSourceTest : public ::testing::Test {
@@ -70,45 +69,6 @@ TEST_F(TokenSourceTest, ContentDependsOnTheSampleNumberAlone) {
   }
 }
 
-TEST_F(TokenSourceTest, PrefetchingChangesNothing) {
-  const auto source = MustOpen();
-  const auto wanted = Batch(*source, 0, 400);
-  PrefetchingSource prefetching(*source, 8);
-  EXPECT_EQ(prefetching.row_tokens(), 6);
-  EXPECT_EQ(prefetching.Description(), source->Description());
-  for (int64_t first = 0; first + 8 <= 400; first += 8) {
-    const auto batch = Batch(prefetching, first, 8);
-    ASSERT_TRUE(std::equal(batch.begin(), batch.end(), wanted.begin() + first * 6)) << first;
-  }
-  EXPECT_EQ(prefetching.hits(), 49);
-  for (const auto& [first, size] :
-       std::vector<std::pair<int64_t, int64_t>>{{16, 8}, {24, 8}, {32, 3}, {35, 8}, {0, 8}}) {
-    const auto batch = Batch(prefetching, first, size);
-    ASSERT_TRUE(std::equal(batch.begin(), batch.end(), wanted.begin() + first * 6)) << first;
-  }
-  EXPECT_EQ(prefetching.hits(), 51);
-}
-
-TEST_F(TokenSourceTest, ErrorsOfPrefetchingReachTheCallerWhenTheirBatchIsDue) {
-  class Failing final : public TokenSource {
-   public:
-    int64_t row_tokens() const override { return 2; }
-    absl::Status Fill(int64_t first, int64_t samples, int32_t* tokens) override {
-      std::fill(tokens, tokens + samples * 2, static_cast<int32_t>(first));
-      return first == 8 ? absl::DataLossError("sample 8") : absl::OkStatus();
-    }
-    std::string Description() const override { return "failing"; }
-  };
-  Failing failing;
-  PrefetchingSource prefetching(failing, 4);
-  std::vector<int32_t> tokens(8);
-  EXPECT_TRUE(prefetching.Fill(0, 4, tokens.data()).ok());
-  EXPECT_TRUE(prefetching.Fill(4, 4, tokens.data()).ok());
-  EXPECT_EQ(prefetching.Fill(8, 4, tokens.data()).code(), absl::StatusCode::kDataLoss);
-  EXPECT_TRUE(prefetching.Fill(12, 4, tokens.data()).ok());
-  EXPECT_EQ(tokens[0], 12);
-}
-
 TEST_F(TokenSourceTest, DescriptionNamesWhatDecidesTheContent) {
   const std::string description = MustOpen()->Description();
   EXPECT_EQ(MustOpen()->Description(), description);
@@ -148,28 +108,6 @@ TEST_F(TokenSourceTest, OtherPreparationsAreRefused) {
   options_.fim_rate = 0.1;
   options_.token_split_rate = 0.0;
   EXPECT_TRUE(BlendedSource::Open(PosixFileSystem(), options_).ok());
-}
-
-TEST(RowTest, InputsTargetsAndDocuments) {
-  // Two rows of length 4, one further target depth; eos is 1.
-  const std::vector<int32_t> rows = {5, 1, 6, 7, 8, 9, 5, 6, 1, kNoToken, kNoToken, kNoToken};
-  std::vector<int32_t> inputs(8), targets(8), deep(8);
-  CopyInputs(rows.data(), 2, 6, 4, 2, inputs.data());
-  EXPECT_THAT(inputs, ElementsAre(5, 1, 6, 7, 5, 6, 1, 2));
-  CopyTargets(rows.data(), 2, 6, 4, 0, targets.data());
-  EXPECT_THAT(targets, ElementsAre(1, 6, 7, 8, 6, 1, kNoToken, kNoToken));
-  CopyTargets(rows.data(), 2, 6, 4, 1, deep.data());
-  EXPECT_THAT(deep, ElementsAre(6, 7, 8, 9, 1, kNoToken, kNoToken, kNoToken));
-  std::vector<int32_t> boundaries = {99};
-  FindDocuments(rows.data(), 4, 1, &boundaries);
-  EXPECT_THAT(boundaries, ElementsAre(0, 2, 4));
-  FindDocuments(rows.data() + 6, 4, 1, &boundaries);
-  EXPECT_THAT(boundaries, ElementsAre(0, 3, 4));
-  const std::vector<int32_t> cut = {5, 6, kNoToken, kNoToken}, last = {5, 6, 7, 1};
-  FindDocuments(cut.data(), 4, 1, &boundaries);
-  EXPECT_THAT(boundaries, ElementsAre(0, 2, 4));
-  FindDocuments(last.data(), 4, 1, &boundaries);
-  EXPECT_THAT(boundaries, ElementsAre(0, 4));
 }
 
 }  // namespace
