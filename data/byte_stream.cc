@@ -193,7 +193,7 @@ absl::StatusOr<bool> LineReader::Next(absl::string_view* line) {
   while (true) {
     if (!started_ && (at_end_ || buffer_.size() >= 3)) {
       started_ = true;
-      if (absl::StartsWith(buffer_, "\xEF\xBB\xBF")) begin_ = scanned_ = 3;
+      begin_ = scanned_ = absl::StartsWith(buffer_, "\xEF\xBB\xBF") ? 3 : 0;
     }
     end = started_ ? buffer_.find('\n', std::max(scanned_, begin_)) : std::string::npos;
     if (end != std::string::npos || at_end_) break;

@@ -31,7 +31,7 @@ OutputFile::~OutputFile() {
 }
 
 absl::Status OutputFile::Append(absl::string_view bytes) {
-  CHECK(!committed_);
+  CHECK(file_ != nullptr);
   buffer_.append(bytes.data(), bytes.size());
   size_bytes_ += static_cast<int64_t>(bytes.size());
   return buffer_.size() >= kBufferBytes ? Flush() : absl::OkStatus();
@@ -45,11 +45,18 @@ absl::Status OutputFile::Flush() {
   return absl::OkStatus();
 }
 
-absl::Status OutputFile::Commit() {
-  CHECK(!committed_);
+absl::Status OutputFile::Seal() {
+  if (file_ == nullptr) return absl::OkStatus();
   RETURN_IF_ERROR(Flush());
   RETURN_IF_ERROR(file_->Sync());
   RETURN_IF_ERROR(file_->Close());
+  file_.reset();
+  return absl::OkStatus();
+}
+
+absl::Status OutputFile::Commit() {
+  CHECK(!committed_);
+  RETURN_IF_ERROR(Seal());
   RETURN_IF_ERROR(fs_.Rename(TemporaryName(path_), path_));
   committed_ = true;
   return fs_.SyncDirectory(DirName(path_));

@@ -24,7 +24,9 @@ class OutputFile {
   OutputFile& operator=(const OutputFile&) = delete;
 
   absl::Status Append(absl::string_view bytes);
-  // After OK the file stands durably under its name; before, what was there stands.
+  // Puts all bytes on the disk, still under the temporary name; no Append after it.
+  absl::Status Seal();
+  // Seals if that was not done. After OK the file stands durably under its name; before, what was there stands.
   absl::Status Commit();
   int64_t size_bytes() const { return size_bytes_; }
   // Checksum of each block of the content. Call once, after Commit().
@@ -36,7 +38,7 @@ class OutputFile {
 
   FileSystem& fs_;
   std::string path_;
-  std::unique_ptr<WritableFile> file_;
+  std::unique_ptr<WritableFile> file_;  // null once sealed
   std::string buffer_;
   int64_t size_bytes_ = 0;
   bool committed_ = false;

@@ -46,7 +46,7 @@ absl::StatusOr<ShardMeta> DescribeTrain(FileSystem& fs, const TokenEncoder& enco
   meta.settings = {options.seed, options.fim_rate, options.token_split_rate, options.validation_fraction, "train"};
   for (const std::string& input : options.inputs) {
     ASSIGN_OR_RETURN(const FileInfo info, fs.Stat(input));
-    meta.sources.push_back({input, info.size_bytes});
+    meta.sources.push_back({CanonicalPath(input), info.size_bytes});  // to be found again from any directory
   }
   return meta;
 }
@@ -102,6 +102,29 @@ absl::Status CheckNothingToLose(FileSystem& fs, const PrepareOptions& options, c
       prefix, ": a shard of other settings or inputs stands there; choose another prefix, or say --overwrite"));
 }
 
+// Parts of this plan are the remains of this preparation.
+bool PartsStand(FileSystem& fs, const PrepareOptions& options, const std::string& plan) {
+  const auto part = PartReader::Open(fs, PartPath(PartsDirectory(options), 0));
+  return part.ok() && (*part)->key().plan == plan;
+}
+
+// A text of the size that its shard has read, or beside parts of this plan, is what this preparation wrote.
+absl::Status CheckNoTextToLose(FileSystem& fs, const PrepareOptions& options, const std::string& prefix,
+                               const std::string& path, const std::string& plan) {
+  if (options.overwrite || path.empty() || !Exists(fs, path)) return absl::OkStatus();
+  const auto meta = ReadShardMeta(fs, prefix);
+  const bool shard_stands = meta.ok() && meta->plan == plan;
+  if (shard_stands ? TextStands(fs, path, meta->text_bytes) : PartsStand(fs, options, plan)) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(
+      path, ": a file stands there that this preparation did not write; choose another name, or say --overwrite"));
+}
+
+// At the place that was recorded, or moved or copied since: under the same name, with the same size.
+bool IsSource(const ShardSource& source, const std::string& input, int64_t input_bytes) {
+  return CanonicalPath(source.path) == CanonicalPath(input) ||
+         (BaseName(source.path) == BaseName(input) && source.bytes == input_bytes);
+}
+
 // Text that was held out must not be trained on later, as it would be if only the training shard were made anew.
 absl::Status CheckNothingUnheld(FileSystem& fs, const PrepareOptions& options) {
   if (!options.overwrite || options.validation_fraction > 0 || options.validation_prefix.empty()) {
@@ -109,9 +132,10 @@ absl::Status CheckNothingUnheld(FileSystem& fs, const PrepareOptions& options) {
   }
   const auto meta = ReadShardMeta(fs, options.validation_prefix);
   if (!meta.ok() || meta->settings.role != "validation") return absl::OkStatus();
-  for (const ShardSource& source : meta->sources) {
-    for (const std::string& input : options.inputs) {
-      if (CanonicalPath(source.path) != CanonicalPath(input)) continue;
+  for (const std::string& input : options.inputs) {
+    ASSIGN_OR_RETURN(const FileInfo info, fs.Stat(input));
+    for (const ShardSource& source : meta->sources) {
+      if (!IsSource(source, input, info.size_bytes)) continue;
       return absl::FailedPreconditionError(absl::StrCat(
           options.validation_prefix, ": was held out of ", input, ", and training would now read all of that; say ",
           "--validation-fraction, or remove ", MetaPath(options.validation_prefix), ", .bin and .idx first"));
@@ -122,7 +146,9 @@ absl::Status CheckNothingUnheld(FileSystem& fs, const PrepareOptions& options) {
 
 absl::Status CheckOutputs(FileSystem& fs, const PrepareOptions& options, const std::string& plan) {
   RETURN_IF_ERROR(CheckNothingToLose(fs, options, options.train_prefix, plan));
+  RETURN_IF_ERROR(CheckNoTextToLose(fs, options, options.train_prefix, options.train_text_path, plan));
   if (options.validation_fraction == 0) return CheckNothingUnheld(fs, options);
+  RETURN_IF_ERROR(CheckNoTextToLose(fs, options, options.validation_prefix, options.validation_text_path, plan));
   return CheckNothingToLose(fs, options, options.validation_prefix, plan);
 }
 
@@ -139,9 +165,17 @@ class TextExport {
     OutputFile* file = IsHeldOut(*options_, document_id) ? validation_.get() : train_.get();
     return file == nullptr ? absl::OkStatus() : file->Append(text);
   }
+  absl::Status Seal() {
+    for (OutputFile* file : {train_.get(), validation_.get()}) {
+      if (file != nullptr) RETURN_IF_ERROR(file->Seal());
+    }
+    return absl::OkStatus();
+  }
   absl::Status Commit() {
-    if (train_ != nullptr) RETURN_IF_ERROR(train_->Commit());
-    return validation_ == nullptr ? absl::OkStatus() : validation_->Commit();
+    for (OutputFile* file : {train_.get(), validation_.get()}) {
+      if (file != nullptr) RETURN_IF_ERROR(file->Commit());
+    }
+    return absl::OkStatus();
   }
 
  private:
@@ -161,16 +195,34 @@ void AddIf(bool wrong, absl::string_view problem, std::vector<std::string>* prob
   if (wrong) problems->emplace_back(problem);
 }
 
+// What a shard is, and what stands beside it while it is made.
+std::vector<std::string> FilesOfShard(const std::string& prefix) {
+  return {BinPath(prefix), IdxPath(prefix), MetaPath(prefix), prefix + ".lock", prefix + ".parts"};
+}
+
+// Adds to `places` all that is written for an output, temporary names too; one problem if another output has any.
+void ClaimPlaces(const std::string& output, const std::vector<std::string>& files, std::set<std::string>* places,
+                 std::vector<std::string>* problems) {
+  if (output.empty()) return;
+  AddIf(absl::EndsWith(output, "/"), absl::StrCat(output, ": is a folder; name a file or prefix in it"), problems);
+  std::string taken;
+  for (const std::string& file : files) {
+    for (const std::string& name : {file, file + ".tmp"}) {
+      if (!places->insert(CanonicalPath(name)).second && taken.empty()) taken = name;
+    }
+  }
+  AddIf(!taken.empty(), absl::StrCat("two outputs have the name ", taken, "; give each a name of its own"), problems);
+}
+
 // However a path is spelled, writing there would destroy what another spelling names.
 void AddPathProblems(const PrepareOptions& options, std::vector<std::string>* problems) {
-  std::vector<std::string> outputs = {options.train_prefix, options.train_text_path, options.validation_text_path};
-  if (options.validation_fraction > 0) outputs.push_back(options.validation_prefix);
   std::set<std::string> places;
-  for (const std::string& output : outputs) {
-    AddIf(absl::EndsWith(output, "/"), absl::StrCat(output, ": is a folder; name a file or prefix in it"), problems);
-    AddIf(!output.empty() && !places.insert(CanonicalPath(output)).second,
-          absl::StrCat("two outputs have the name ", output, "; give each a name of its own"), problems);
+  ClaimPlaces(options.train_prefix, FilesOfShard(options.train_prefix), &places, problems);
+  if (options.validation_fraction > 0) {
+    ClaimPlaces(options.validation_prefix, FilesOfShard(options.validation_prefix), &places, problems);
   }
+  ClaimPlaces(options.train_text_path, {options.train_text_path}, &places, problems);
+  ClaimPlaces(options.validation_text_path, {options.validation_text_path}, &places, problems);
   for (const std::string& input : options.inputs) {
     AddIf(places.contains(CanonicalPath(input)),
           absl::StrCat("the input ", input, " would be overwritten; name another output"), problems);
@@ -184,10 +236,11 @@ absl::StatusOr<PrepareSummary> MakeShards(FileSystem& fs, const TokenEncoder& en
   ASSIGN_OR_RETURN(TextExport text, TextExport::Create(fs, options));
   const auto sink = [&text](int64_t id, absl::string_view document) { return text.Add(id, document); };
   ASSIGN_OR_RETURN(const EncodeOutcome encoded, EncodeChunks(fs, encoder, options, plan, parts, sink, progress));
-  RETURN_IF_ERROR(text.Commit());
+  RETURN_IF_ERROR(text.Seal());
   ASSIGN_OR_RETURN(const ShardMeta train, DescribeTrain(fs, encoder, options, plan));
-  ASSIGN_OR_RETURN(const AssembleOutcome assembled,
-                   AssembleShards(fs, options, train, DescribeValidation(train), parts, encoded.text_hashes, progress));
+  const auto commit_texts = [&text] { return text.Commit(); };
+  ASSIGN_OR_RETURN(const AssembleOutcome assembled, AssembleShards(fs, options, train, DescribeValidation(train), parts,
+                                                                   encoded.text_hashes, commit_texts, progress));
   RETURN_IF_ERROR(RemoveRecursively(fs, parts));
   PrepareSummary summary;
   summary.train = assembled.train;

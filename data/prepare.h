@@ -30,7 +30,8 @@ struct PrepareOptions {
   int threads = 1;
   // Where to write the raw text of either side, documents back to back; empty: nowhere.
   std::string train_text_path, validation_text_path;
-  // Replace shards that were made by another plan. Otherwise they are refused.
+  // Replace shards that were made by another plan, and files that stand where a text is to go. Otherwise they are
+  // refused.
   bool overwrite = false;
   int64_t chunk_bytes = int64_t{4} << 20;    // text in a part; the unit of work and of resuming
   int64_t window_tokens = int64_t{1} << 28;  // packed at once; bounds memory
@@ -62,9 +63,10 @@ struct PrepareSummary {
 using PrepareCallback = std::function<void(const PrepareProgress&)>;
 
 // Format, algorithm and rules: docs/formats/shards.md. After OK both shards and texts are durable. After any failure,
-// or a kill, a second call goes on where the first stopped. Errors: INVALID_ARGUMENT (options), DATA_LOSS (text),
-// FAILED_PRECONDITION (other shards stand there, or a validation shard that would be training text now), UNAVAILABLE
-// (another preparation or merge writes there), or the file system's. `progress` may be empty.
+// or a kill, a second call goes on where the first stopped. What `overwrite` replaces stands until all that replaces it
+// lies whole beside it. Errors: INVALID_ARGUMENT (options), DATA_LOSS (text), FAILED_PRECONDITION (other shards or
+// files stand there, or a validation shard that would be training text now), UNAVAILABLE (another preparation or merge
+// writes there), or the file system's. `progress` may be empty.
 absl::StatusOr<PrepareSummary> Prepare(FileSystem& fs, const TokenEncoder& encoder, const PrepareOptions& options,
                                        const PrepareCallback& progress);
 

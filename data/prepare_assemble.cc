@@ -110,14 +110,12 @@ class Assembler {
     return absl::OkStatus();
   }
 
-  absl::StatusOr<AssembleOutcome> Finish() {
-    if (window_ != nullptr) RETURN_IF_ERROR(window_->Write());
-    if (train_.writer->tokens() == 0) return absl::DataLossError("the inputs hold no training document; add text");
-    // Validation first: a training shard that stands means that both stand.
+  absl::StatusOr<AssembleOutcome> Finish(const std::function<absl::Status()>& commit_texts) {
+    RETURN_IF_ERROR(Seal());
+    // The first to go and the last to come: a training shard that stands means that all stands.
+    RETURN_IF_ERROR(train_.writer->RemoveOldMeta());
+    RETURN_IF_ERROR(commit_texts());
     if (validation_.writer != nullptr) {
-      if (validation_.writer->tokens() == 0) {
-        return absl::DataLossError("no document was held out for validation; raise its share or add text");
-      }
       ASSIGN_OR_RETURN(outcome_.validation, validation_.writer->Finish(validation_.documents, validation_.text_bytes));
     }
     ASSIGN_OR_RETURN(outcome_.train, train_.writer->Finish(train_.documents, train_.text_bytes));
@@ -125,6 +123,19 @@ class Assembler {
   }
 
  private:
+  // All that the inputs or a full disk can forbid, before anything that stands is touched.
+  absl::Status Seal() {
+    if (window_ != nullptr) RETURN_IF_ERROR(window_->Write());
+    if (train_.writer->tokens() == 0) return absl::DataLossError("the inputs hold no training document; add text");
+    if (validation_.writer != nullptr) {
+      if (validation_.writer->tokens() == 0) {
+        return absl::DataLossError("no document was held out for validation; raise its share or add text");
+      }
+      RETURN_IF_ERROR(validation_.writer->Seal());
+    }
+    return train_.writer->Seal();
+  }
+
   absl::Status AddDocument(const PartReader& part, const PartDocument& document, int64_t first_token) {
     outcome_.fim_documents += document.fim ? 1 : 0;
     Side& side = document.held_out ? validation_ : train_;
@@ -165,6 +176,7 @@ absl::StatusOr<std::unique_ptr<PartReader>> OpenPart(FileSystem& fs, const std::
 absl::StatusOr<AssembleOutcome> AssembleShards(FileSystem& fs, const PrepareOptions& options, const ShardMeta& train,
                                                const ShardMeta& validation, const std::string& parts_directory,
                                                const std::vector<std::string>& text_hashes,
+                                               const std::function<absl::Status()>& commit_texts,
                                                const PrepareCallback& progress) {
   const auto parts = static_cast<int64_t>(text_hashes.size());
   Side train_side, validation_side;
@@ -184,7 +196,7 @@ absl::StatusOr<AssembleOutcome> AssembleShards(FileSystem& fs, const PrepareOpti
     RETURN_IF_ERROR(assembler.AddPart(std::move(part)));
     if (progress) progress(so_far);
   }
-  return assembler.Finish();
+  return assembler.Finish(commit_texts);
 }
 
 }  // namespace shoestring

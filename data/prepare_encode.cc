@@ -86,14 +86,14 @@ class Workers {
 
   bool none() const { return threads_.empty(); }
 
-  // Blocks while the queue is full; returns an error of any chunk so far.
-  absl::Status Push(TextChunk chunk) {
+  // Blocks while the queue is full. False when a chunk has failed: Finish() says which was the earliest.
+  bool Push(TextChunk chunk) {
     std::unique_lock<std::mutex> lock(mutex_);
     changed_.wait(lock, [this] { return queue_.size() < capacity_ || !first_error_.ok(); });
-    RETURN_IF_ERROR(first_error_);
+    if (!first_error_.ok()) return false;
     queue_.push_back(std::move(chunk));
     changed_.notify_all();
-    return absl::OkStatus();
+    return true;
   }
   // Waits for all chunks.
   absl::StatusOr<EncodeOutcome> Finish() {
@@ -238,7 +238,7 @@ absl::StatusOr<EncodeOutcome> EncodeChunks(FileSystem& fs, const TokenEncoder& e
     so_far.documents += static_cast<int64_t>(chunk.documents.size());
     ++so_far.chunks;
     if (workers != nullptr) {
-      RETURN_IF_ERROR(workers->Push(std::move(chunk)));
+      if (!workers->Push(std::move(chunk))) return workers->Finish().status();
       so_far.chunks_reused = workers->reused();
     } else {
       ASSIGN_OR_RETURN(const MadePart made, maker.Make(chunk));

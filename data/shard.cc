@@ -112,8 +112,9 @@ absl::Status ShardReader::LoadMeta(FileSystem& fs, const ShardOpenOptions& optio
   meta_.tokenizer_fingerprint = options.plain->tokenizer_fingerprint;
   meta_.vocab_size = options.plain->vocab_size;
   meta_.eos_id = options.plain->eos_id;
-  if (meta_.tokenizer_fingerprint.empty() || meta_.vocab_size <= 0) {
-    return absl::InvalidArgumentError("a plain shard needs its tokenizer's fingerprint and vocabulary size");
+  if (meta_.tokenizer_fingerprint.empty() || meta_.vocab_size <= 0 || meta_.vocab_size > kMaxVocabSize) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a plain shard needs its tokenizer's fingerprint and vocabulary size, at most ", kMaxVocabSize));
   }
   return absl::OkStatus();
 }

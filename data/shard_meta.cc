@@ -5,14 +5,18 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/status_macros.h"
+#include "base/strict_json.h"
 
 namespace shoestring {
 namespace {
 
 using Json = nlohmann::json;
+
+constexpr size_t kNameBytes = 80;  // of an unknown field, in a message
 
 std::string DigestHex(XXH128_hash_t hash) {
   return absl::StrCat(absl::Hex(hash.high64, absl::kZeroPad16), absl::Hex(hash.low64, absl::kZeroPad16));
@@ -47,7 +51,7 @@ Json ToJson(const ShardMeta& meta) {
 // A path may hold any bytes; those that are not UTF-8 are replaced rather than refused.
 std::string Dump(const Json& json, int indent) { return json.dump(indent, ' ', false, Json::error_handler_t::replace); }
 
-// Reads typed fields and remembers the first that is missing or of another kind.
+// Reads typed fields and remembers the first that is missing, of another kind, or not asked for.
 class Fields {
  public:
   explicit Fields(const Json& object) : object_(object) {}
@@ -65,6 +69,7 @@ class Fields {
   }
   // All our counts are at least 0; -1 stands only for an eos that does not exist.
   void Get(const char* name, int64_t* out, int64_t lowest = 0, int64_t highest = INT64_MAX) {
+    names_.push_back(name);
     const auto found = object_.find(name);
     const bool integer = found != object_.end() && found->is_number_integer();
     if (!integer || (found->is_number_unsigned() && found->get<uint64_t>() > uint64_t{INT64_MAX})) return Fail(name);
@@ -81,6 +86,7 @@ class Fields {
     }
   }
   const Json* Find(const char* name, Json::value_t type) {
+    names_.push_back(name);
     const auto found = object_.find(name);
     if (found == object_.end() || found->type() != type) {
       Fail(name);
@@ -92,9 +98,19 @@ class Fields {
     if (status_.ok()) status_ = absl::DataLossError(absl::StrCat("field \"", name, "\" is missing or has a bad value"));
   }
   const absl::Status& status() const { return status_; }
+  // The status when all fields have been asked for: another one would be a promise that nobody reads.
+  absl::Status Done() {
+    for (auto field = object_.begin(); field != object_.end() && status_.ok(); ++field) {
+      if (std::find(names_.begin(), names_.end(), field.key()) != names_.end()) continue;
+      const std::string name = absl::CHexEscape(field.key().substr(0, kNameBytes));
+      status_ = absl::DataLossError(absl::StrCat("field \"", name, "\" is not known"));
+    }
+    return status_;
+  }
 
  private:
   const Json& object_;
+  std::vector<absl::string_view> names_;  // asked for
   absl::Status status_;
 };
 
@@ -105,7 +121,7 @@ absl::Status ParseSettings(const Json& json, ShardSettings* settings) {
   fields.Get("token_split_rate", &settings->token_split_rate);
   fields.Get("validation_fraction", &settings->validation_fraction);
   fields.Get("role", &settings->role);
-  return fields.status();
+  return fields.Done();
 }
 
 absl::Status ParseSources(const Json& json, std::vector<ShardSource>* sources) {
@@ -115,7 +131,7 @@ absl::Status ParseSources(const Json& json, std::vector<ShardSource>* sources) {
     Fields fields(entry);
     fields.Get("path", &source.path);
     fields.Get("bytes", &source.bytes);
-    RETURN_IF_ERROR(fields.status());
+    RETURN_IF_ERROR(fields.Done());
     sources->push_back(std::move(source));
   }
   return absl::OkStatus();
@@ -127,7 +143,7 @@ absl::Status ParseChecksums(const Json& json, ShardMeta* meta) {
   fields.Get("block_bytes", &block_bytes, kChecksumBlockBytes, kChecksumBlockBytes);
   fields.Get("bin", &meta->bin_checksums);
   fields.Get("idx", &meta->idx_checksums);
-  return fields.status();
+  return fields.Done();
 }
 
 absl::Status CheckSelf(Json* json) {
@@ -160,9 +176,12 @@ std::string PrintShardMeta(const ShardMeta& meta) {
 }
 
 absl::StatusOr<ShardMeta> ParseShardMeta(absl::string_view text) {
-  Json json = Json::parse(text.begin(), text.end(), nullptr, /*allow_exceptions=*/false);
-  if (json.is_discarded() || !json.is_object())
-    return absl::DataLossError("not a JSON object; prepare the data again or copy it again");
+  absl::StatusOr<Json> parsed = ParseStrictJson(text);
+  const absl::string_view problem = parsed.ok() ? "not a JSON object" : parsed.status().message();
+  if (!parsed.ok() || !parsed->is_object()) {
+    return absl::DataLossError(absl::StrCat(problem, "; prepare the data again or copy it again"));
+  }
+  Json& json = *parsed;
   Fields fields(json);
   int64_t version = 0;
   fields.Get("format_version", &version);
@@ -176,7 +195,7 @@ absl::StatusOr<ShardMeta> ParseShardMeta(absl::string_view text) {
   int64_t eos_id = 0;
   std::string packing;
   fields.Get("tokenizer_fingerprint", &meta.tokenizer_fingerprint);
-  fields.Get("vocab_size", &meta.vocab_size, 1, int64_t{1} << 31);
+  fields.Get("vocab_size", &meta.vocab_size, 1, kMaxVocabSize);
   fields.Get("eos_id", &eos_id, 0, INT32_MAX);
   fields.Get("sequences", &meta.sequences);
   fields.Get("documents", &meta.documents);
@@ -190,7 +209,7 @@ absl::StatusOr<ShardMeta> ParseShardMeta(absl::string_view text) {
   const Json* checksums = fields.Find("checksums", Json::value_t::object);
   if (packing != "BEST_FIT" && packing != "CONCATENATE") fields.Fail("packing");
   if ((packing == "BEST_FIT") != (meta.sequence_length > 0)) fields.Fail("sequence_length");
-  RETURN_IF_ERROR(fields.status());
+  RETURN_IF_ERROR(fields.Done());
   meta.eos_id = static_cast<int32_t>(eos_id);
   meta.packing = packing == "BEST_FIT" ? Packing::kBestFit : Packing::kConcatenate;
   RETURN_IF_ERROR(ParseSettings(*settings, &meta.settings));
@@ -201,7 +220,7 @@ absl::StatusOr<ShardMeta> ParseShardMeta(absl::string_view text) {
 
 absl::StatusOr<ShardMeta> ReadShardMeta(FileSystem& fs, absl::string_view prefix) {
   const std::string path = MetaPath(prefix);
-  ASSIGN_OR_RETURN(const std::string text, ReadFile(fs, path));
+  ASSIGN_OR_RETURN(const std::string text, ReadFile(fs, path, kMaxMetaBytes));
   absl::StatusOr<ShardMeta> meta = ParseShardMeta(text);
   if (!meta.ok()) return WithContext(meta.status(), path);
   return meta;

@@ -15,6 +15,8 @@
 namespace shoestring {
 
 constexpr int64_t kChecksumBlockBytes = int64_t{64} << 20;
+constexpr int64_t kMaxMetaBytes = int64_t{64} << 20;  // of meta.json: the checksums of 100 TB of tokens fit
+constexpr int64_t kMaxVocabSize = 4194304;            // as of model.vocab_size in the config
 
 enum class Packing { kConcatenate, kBestFit };
 
@@ -66,9 +68,10 @@ std::string ChecksumHex(absl::string_view bytes);
 
 // JSON text, ending in a line break. Parse(Print(m)) == m.
 std::string PrintShardMeta(const ShardMeta& meta);
-// DATA_LOSS, naming the field, for anything that is not exactly such an object, its own checksum included.
+// DATA_LOSS, naming the field, for anything that is not exactly such an object, its own checksum included: a field too
+// many or said twice, too.
 absl::StatusOr<ShardMeta> ParseShardMeta(absl::string_view json);
-// NOT_FOUND if there is none; errors carry the path.
+// NOT_FOUND if there is none, DATA_LOSS above kMaxMetaBytes; errors carry the path.
 absl::StatusOr<ShardMeta> ReadShardMeta(FileSystem& fs, absl::string_view prefix);
 
 // Checksums of consecutive blocks of a stream. Not thread-safe.

@@ -31,12 +31,7 @@ int TokenBytesFor(int64_t vocab_size) { return vocab_size < kSmallVocabulary ? 2
 
 absl::StatusOr<std::unique_ptr<ShardWriter>> ShardWriter::Create(FileSystem& fs, const std::string& prefix,
                                                                  ShardMeta meta) {
-  const std::string directory = DirName(prefix);
-  RETURN_IF_ERROR(CreateDirectoriesDurably(fs, directory));
-  if (Exists(fs, MetaPath(prefix))) {
-    RETURN_IF_ERROR(fs.Remove(MetaPath(prefix)));
-    RETURN_IF_ERROR(fs.SyncDirectory(directory));
-  }
+  RETURN_IF_ERROR(CreateDirectoriesDurably(fs, DirName(prefix)));
   ASSIGN_OR_RETURN(std::unique_ptr<OutputFile> bin, OutputFile::Create(fs, BinPath(prefix)));
   return std::unique_ptr<ShardWriter>(new ShardWriter(fs, prefix, std::move(meta), std::move(bin)));
 }
@@ -72,7 +67,7 @@ void ShardWriter::EndDocument() {
   document_index_.push_back(sequences());
 }
 
-absl::Status ShardWriter::WriteIndex() {
+absl::StatusOr<std::unique_ptr<OutputFile>> ShardWriter::WriteIndex() const {
   ASSIGN_OR_RETURN(std::unique_ptr<OutputFile> index, OutputFile::Create(fs_, IdxPath(prefix_)));
   const auto type = static_cast<uint8_t>(token_bytes_ == 2 ? TokenType::kU16 : TokenType::kI32);
   const auto sequence_count = static_cast<uint64_t>(lengths_.size());
@@ -87,16 +82,31 @@ absl::Status ShardWriter::WriteIndex() {
   }
   CHECK_EQ(offset, bin_->size_bytes());
   for (const int64_t first : document_index_) RETURN_IF_ERROR(index->Append(BytesOf(first)));
-  RETURN_IF_ERROR(index->Commit());
-  meta_.idx_checksums = index->TakeChecksums();
+  RETURN_IF_ERROR(index->Seal());
+  return index;
+}
+
+absl::Status ShardWriter::Seal() {
+  if (idx_ != nullptr) return absl::OkStatus();
+  CHECK_EQ(document_index_.back(), sequences());
+  RETURN_IF_ERROR(bin_->Seal());
+  ASSIGN_OR_RETURN(idx_, WriteIndex());
   return absl::OkStatus();
 }
 
+absl::Status ShardWriter::RemoveOldMeta() {
+  if (!Exists(fs_, MetaPath(prefix_))) return absl::OkStatus();
+  RETURN_IF_ERROR(fs_.Remove(MetaPath(prefix_)));
+  return fs_.SyncDirectory(DirName(prefix_));
+}
+
 absl::StatusOr<ShardMeta> ShardWriter::Finish(int64_t documents, int64_t text_bytes) {
-  CHECK_EQ(document_index_.back(), sequences());
+  RETURN_IF_ERROR(Seal());
+  RETURN_IF_ERROR(RemoveOldMeta());
   RETURN_IF_ERROR(bin_->Commit());
   meta_.bin_checksums = bin_->TakeChecksums();
-  RETURN_IF_ERROR(WriteIndex());
+  RETURN_IF_ERROR(idx_->Commit());
+  meta_.idx_checksums = idx_->TakeChecksums();
   meta_.sequences = sequences();
   meta_.documents = documents;
   meta_.text_bytes = text_bytes;

@@ -22,14 +22,19 @@ int TokenBytesFor(int64_t vocab_size);
 class ShardWriter {
  public:
   // `meta` gives tokenizer, vocabulary, packing, plan, settings and sources; the writer fills in counts and checksums.
-  // Removes an old meta.json first, so that no moment joins old description and new tokens.
+  // A shard that stands under the prefix is not touched before RemoveOldMeta() or Finish().
   static absl::StatusOr<std::unique_ptr<ShardWriter>> Create(FileSystem& fs, const std::string& prefix, ShardMeta meta);
 
   // Appends one sequence of at least one token, of ids in 0 .. vocab_size-1.
   absl::Status AddSequence(absl::Span<const int32_t> tokens);
   // The sequences since the last call form an entry of the document index. At least one.
   void EndDocument();
-  // `documents` and `text_bytes` of text behind the tokens. After OK the shard is durable. Returns its description.
+  // Puts tokens and index on the disk, still under temporary names; nothing can be added after it.
+  absl::Status Seal();
+  // Removes the meta.json of an older shard, so that no moment joins old description and new tokens.
+  absl::Status RemoveOldMeta();
+  // Does both if that was not done. `documents` and `text_bytes` of text behind the tokens. After OK the shard is
+  // durable. Returns its description.
   absl::StatusOr<ShardMeta> Finish(int64_t documents, int64_t text_bytes);
 
   int64_t tokens() const { return meta_.tokens; }
@@ -37,13 +42,14 @@ class ShardWriter {
 
  private:
   ShardWriter(FileSystem& fs, std::string prefix, ShardMeta meta, std::unique_ptr<OutputFile> bin);
-  absl::Status WriteIndex();
+  absl::StatusOr<std::unique_ptr<OutputFile>> WriteIndex() const;
 
   FileSystem& fs_;
   std::string prefix_;
   ShardMeta meta_;
   int token_bytes_;
   std::unique_ptr<OutputFile> bin_;
+  std::unique_ptr<OutputFile> idx_;  // null before Seal()
   std::string scratch_;
   std::vector<int32_t> lengths_;
   std::vector<int64_t> document_index_ = {0};

@@ -167,7 +167,7 @@ void DeclarePrepare(po::options_description& flags) {
   add("validation", po::value<std::string>()->value_name("PREFIX"), "absent: data.validation_prefix");
   add("train-text", po::value<std::string>()->value_name("FILE"), "also write the text of the training side here");
   add("validation-text", po::value<std::string>()->value_name("FILE"), "also write the held-out text here");
-  add("overwrite", "replace shards that were made otherwise");
+  add("overwrite", "replace shards that were made otherwise, and files where a text is to go");
 }
 
 void DeclareMerge(po::options_description& flags) {

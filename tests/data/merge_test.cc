@@ -96,6 +96,18 @@ TEST_F(MergeTest, DamagedInputsAreNotMerged) {
   EXPECT_FALSE(Exists(PosixFileSystem(), MetaPath(options_.output)));
 }
 
+TEST_F(MergeTest, WhatStandsOutlivesInputsThatTurnOutDamaged) {
+  const auto wanted = Merge();
+  ASSERT_TRUE(wanted.ok());
+  MustWrite(BinPath(home_ / "b"), std::string("\x08\0\1\0\x09\0\x0A\0\1\0", 10));
+  options_.overwrite = true;
+  EXPECT_EQ(Merge().status().code(), absl::StatusCode::kDataLoss);
+  const auto shard = ShardReader::Open(PosixFileSystem(), options_.output, {});
+  ASSERT_TRUE(shard.ok()) << shard.status();
+  EXPECT_TRUE((*shard)->VerifyAll().ok());
+  EXPECT_EQ((*shard)->meta(), *wanted);
+}
+
 TEST_F(MergeTest, NothingIsOverwrittenUnasked) {
   ASSERT_TRUE(Merge().ok());
   EXPECT_EQ(Merge().status().code(), absl::StatusCode::kFailedPrecondition);

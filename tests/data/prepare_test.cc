@@ -5,104 +5,22 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <cmath>
-#include <map>
 #include <set>
 #include <string>
+#include <thread>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
 #include "base/fault_file_system.h"
 #include "data/prepare_encode.h"
-#include "data/shard.h"
-#include "tests/data/shard_fixture.h"
+#include "tests/data/prepare_fixture.h"
 
 namespace shoestring {
 namespace {
 
 using ::testing::HasSubstr;
-
-std::vector<std::string> SomeDocuments(int count) {
-  const Rng rng(11, RngPurpose::kTest, 0);
-  std::vector<std::string> documents;
-  for (int i = 0; i < count; ++i) {
-    std::string text = absl::StrCat("document ", i, "\n");
-    while (text.size() < 10 + rng.Below(i, i % 10 == 0 ? 300 : 60)) absl::StrAppend(&text, "w", text.size(), " ");
-    documents.push_back(text);
-  }
-  return documents;
-}
-
-class PrepareTest : public ::testing::Test {
- protected:
-  PrepareTest() {
-    std::string lines;
-    for (const std::string& text : documents_) {
-      std::string escaped = text;
-      for (size_t at = 0; (at = escaped.find('\n', at)) != std::string::npos; at += 2) escaped.replace(at, 1, "\\n");
-      absl::StrAppend(&lines, "{\"text\": \"", escaped, "\"}\n");
-    }
-    const size_t cut = lines.find("\n", lines.size() / 2) + 1;
-    MustWrite(home_ / "a.jsonl", lines.substr(0, cut) + "{\"text\": \"\"}\n");
-    MustWrite(home_ / "b.jsonl", lines.substr(cut));
-    options_.inputs = {home_ / "a.jsonl", home_ / "b.jsonl"};
-    options_.train_prefix = home_ / "out/train";
-    options_.validation_prefix = home_ / "out/valid";
-    options_.validation_fraction = 0.2;
-    options_.sequence_length = 64;
-    options_.seed = 5;
-    options_.fim_rate = 0.3;
-    options_.token_split_rate = 0.5;
-    options_.chunk_bytes = 700;
-    options_.window_tokens = 3000;
-    options_.train_text_path = home_ / "out/train.raw";
-    options_.validation_text_path = home_ / "out/valid.raw";
-  }
-
-  absl::StatusOr<PrepareSummary> Run(FileSystem& fs = PosixFileSystem()) {
-    return Prepare(fs, encoder_, options_, nullptr);
-  }
-  PrepareSummary MustRun() {
-    auto summary = Run();
-    CHECK(summary.ok());
-    return *summary;
-  }
-  // All that a preparation leaves, by name.
-  std::map<std::string, std::string> Outputs() {
-    std::map<std::string, std::string> outputs;
-    const auto names = PosixFileSystem().List(home_ / "out");
-    for (const std::string& name : names.ok() ? *names : std::vector<std::string>()) {
-      outputs[name] = MustRead(JoinPath(home_ / "out", name));
-    }
-    return outputs;
-  }
-  void Clear() { CHECK(RemoveRecursively(PosixFileSystem(), home_ / "out").ok()); }
-  // The documents as they must come out, by the shard they belong to.
-  std::vector<std::vector<int32_t>> Expected(bool held_out) {
-    std::vector<std::vector<int32_t>> expected;
-    for (size_t i = 0; i < documents_.size(); ++i) {
-      PartDocument record;
-      const auto tokens = EncodeDocument(encoder_, options_, documents_[i], static_cast<int64_t>(i), &record);
-      if (record.held_out == held_out) expected.push_back(*tokens);
-    }
-    return expected;
-  }
-  static std::vector<std::vector<int32_t>> Sequences(const std::string& prefix) {
-    const auto shard = ShardReader::Open(PosixFileSystem(), prefix, {});
-    CHECK(shard.ok());
-    std::vector<std::vector<int32_t>> sequences;
-    for (int64_t i = 0; i < (*shard)->sequences(); ++i) {
-      sequences.emplace_back((*shard)->SequenceLength(i));
-      CHECK((*shard)->Read((*shard)->SequenceStart(i), (*shard)->SequenceLength(i), sequences.back().data()).ok());
-    }
-    return sequences;
-  }
-
-  TestDirectory home_;
-  std::vector<std::string> documents_ = SomeDocuments(200);
-  TokenEncoder encoder_ = ByteEncoder();
-  PrepareOptions options_;
-};
 
 TEST_F(PrepareTest, ConcatenationIsTheDocumentsInOrder) {
   options_.packing = Packing::kConcatenate;
@@ -309,27 +227,6 @@ TEST_F(PrepareTest, DamagedAndForeignPartsAreMadeAgain) {
   EXPECT_EQ(Outputs(), bytes);
 }
 
-// Whatever writes to the same place while a preparation is under way.
-TEST_F(PrepareTest, ASecondPreparationOfAPrefixIsRefused) {
-  int tried = 0;
-  const auto first = Prepare(PosixFileSystem(), encoder_, options_, [&](const PrepareProgress&) {
-    PrepareOptions second = options_;
-    second.overwrite = true;
-    second.seed = 6;
-    (tried++ % 2 == 0 ? second.train_prefix : second.validation_prefix) = home_ / "out/elsewhere";
-    const absl::Status status = Prepare(PosixFileSystem(), encoder_, second, nullptr).status();
-    EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
-    EXPECT_THAT(status.message(), HasSubstr("in use by process"));
-  });
-  ASSERT_TRUE(first.ok()) << first.status();
-  EXPECT_GT(tried, 10);
-  const auto bytes = Outputs();
-  EXPECT_EQ(bytes.size(), 8);  // and no lock
-  Clear();
-  MustRun();
-  EXPECT_EQ(Outputs(), bytes);
-}
-
 TEST_F(PrepareTest, PartsThatChangeBeforePackingAreRefused) {
   for (const bool other_text : {false, true}) {
     Clear();
@@ -347,56 +244,6 @@ TEST_F(PrepareTest, PartsThatChangeBeforePackingAreRefused) {
     EXPECT_THAT(status.status().message(), HasSubstr("part_00000003: was replaced"));
     EXPECT_FALSE(Exists(PosixFileSystem(), MetaPath(options_.train_prefix)));
   }
-}
-
-TEST_F(PrepareTest, WhatWasHeldOutIsNotTrainedOnUnasked) {
-  MustRun();
-  const auto before = Outputs();
-  options_.overwrite = true;
-  options_.validation_fraction = 0;
-  options_.validation_text_path.clear();
-  options_.inputs = {home_.path() + "/./b.jsonl"};
-  const auto refused = Run();
-  EXPECT_EQ(refused.status().code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(refused.status().message(), HasSubstr("was held out of"));
-  EXPECT_EQ(Outputs(), before);
-  MustWrite(home_ / "other.jsonl", "{\"text\": \"another text\"}\n");
-  options_.inputs = {home_ / "other.jsonl"};
-  EXPECT_TRUE(Run().ok());
-  options_.inputs = {home_ / "a.jsonl"};
-  ASSERT_TRUE(PosixFileSystem().Remove(MetaPath(options_.validation_prefix)).ok());
-  EXPECT_TRUE(Run().ok());
-}
-
-TEST_F(PrepareTest, AFailureWithoutAPartLeavesNothing) {
-  MustWrite(home_ / "a.jsonl", "{}\n");
-  options_.train_text_path.clear();
-  options_.validation_text_path.clear();
-  EXPECT_FALSE(Run().ok());
-  EXPECT_TRUE(Outputs().empty());
-}
-
-TEST_F(PrepareTest, AnInputIsNoOutputHoweverItIsSpelled) {
-  options_.train_text_path = home_.path() + "/out/../a.jsonl";
-  EXPECT_THAT(Run().status().message(), HasSubstr("would be overwritten"));
-  options_.train_text_path = home_.path() + "/./out/valid.raw";
-  EXPECT_THAT(Run().status().message(), HasSubstr("two outputs have the name"));
-  options_.train_text_path.clear();
-  options_.train_prefix += "/";
-  EXPECT_THAT(Run().status().message(), HasSubstr("is a folder"));
-}
-
-TEST_F(PrepareTest, OtherSettingsUseNoPartAndOverwriteNothingUnasked) {
-  MustRun();
-  const auto before = Outputs();
-  options_.seed = 6;
-  const auto refused = Run();
-  EXPECT_EQ(refused.status().code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(refused.status().message(), HasSubstr("other settings or inputs"));
-  EXPECT_EQ(Outputs(), before);
-  options_.overwrite = true;
-  EXPECT_EQ(MustRun().chunks_reused, 0);
-  EXPECT_NE(Outputs(), before);
 }
 
 TEST_F(PrepareTest, ThePlanCoversEverySetting) {
@@ -454,6 +301,24 @@ TEST_F(PrepareTest, AFailingTokenizerNamesTheDocument) {
   }
 }
 
+// The first document fails long after a later one did, while the reader waits for room in the queue.
+TEST_F(PrepareTest, TheErrorOfTheEarliestChunkWins) {
+  std::atomic<bool> later_failed = false;
+  encoder_.encode = [&](absl::string_view text) -> absl::StatusOr<std::vector<int32_t>> {
+    if (text.find("document 0\n") != text.npos) {
+      for (int i = 0; i < 200 && !later_failed; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      std::this_thread::sleep_for(std::chrono::milliseconds(200));  // for the other error to arrive
+      return absl::InvalidArgumentError("first");
+    }
+    later_failed = true;
+    return absl::InvalidArgumentError("later");
+  };
+  options_.fim_rate = 0.0;
+  options_.chunk_bytes = 1;
+  options_.threads = 2;
+  EXPECT_THAT(Run().status().message(), HasSubstr("a.jsonl:1: first"));
+}
+
 TEST_F(PrepareTest, OptionsAreCheckedAllAtOnce) {
   encoder_.eos = -1;
   encoder_.fim_hole = -1;
@@ -462,7 +327,7 @@ TEST_F(PrepareTest, OptionsAreCheckedAllAtOnce) {
   options_.validation_fraction = 1.5;
   options_.token_split_rate = std::nan("");
   options_.sequence_length = 0;
-  options_.train_text_path = options_.train_prefix;
+  options_.train_text_path = options_.train_prefix + ".bin";
   const auto status = Run().status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   for (const char* problem : {"no input", "end-of-sentence", "fill-in-the-middle tokens", "threads", "validation share",

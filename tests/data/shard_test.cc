@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -104,6 +105,48 @@ TEST_F(ShardTest, MetaPrintsAndParses) {
   const auto parsed = ParseShardMeta(PrintShardMeta(meta));
   ASSERT_TRUE(parsed.ok()) << parsed.status();
   EXPECT_EQ(*parsed, meta);
+}
+
+// The printed form of `json` with the checksum of itself that a description carries.
+std::string Signed(nlohmann::json json) {
+  json.erase("self");
+  json["self"] = ChecksumHex(json.dump());
+  return json.dump();
+}
+
+TEST_F(ShardTest, FieldsThatNobodyReadsAreRefused) {
+  ShardMeta meta = SmallMeta();
+  meta.sources = {{"a.txt", 12}};
+  const auto good = nlohmann::json::parse(PrintShardMeta(meta));
+  ASSERT_TRUE(ParseShardMeta(Signed(good)).ok());
+  for (const char* place : {"", "/settings", "/sources/0", "/checksums"}) {
+    nlohmann::json bad = good;
+    bad[nlohmann::json::json_pointer(place)]["sead"] = 1;
+    const absl::Status status = ParseShardMeta(Signed(bad)).status();
+    EXPECT_EQ(status.code(), kDataLoss) << place;
+    EXPECT_THAT(status.message(), HasSubstr("field \"sead\" is not known")) << place;
+  }
+  std::string twice = PrintShardMeta(meta);
+  twice.insert(1, "\"eos_id\": 7,");
+  EXPECT_EQ(ParseShardMeta(twice).status().code(), kDataLoss);
+  EXPECT_THAT(ParseShardMeta(twice).status().message(), HasSubstr("\"eos_id\" appears twice"));
+}
+
+TEST_F(ShardTest, AHostileDescriptionCostsNeitherStackNorMemory) {
+  const std::string deep(1000000, '['), end(1000000, ']');
+  for (const char* field : {"plan", "other"}) {
+    const std::string text = absl::StrCat(R"({"format_version": 1, "self": "", ")", field, "\": ", deep, end, "}");
+    EXPECT_EQ(ParseShardMeta(text).status().code(), kDataLoss);
+  }
+  auto large = nlohmann::json::parse(PrintShardMeta(SmallMeta()));
+  large["vocab_size"] = kMaxVocabSize + 1;
+  EXPECT_THAT(ParseShardMeta(Signed(large)).status().message(), HasSubstr("vocab_size"));
+  large["vocab_size"] = kMaxVocabSize;
+  EXPECT_TRUE(ParseShardMeta(Signed(large)).ok());
+  WriteShard(prefix_, kSequences, SmallMeta());
+  ASSERT_TRUE(PosixFileSystem().Truncate(MetaPath(prefix_), int64_t{1} << 40).ok());
+  EXPECT_EQ(Open(prefix_).status().code(), kDataLoss);
+  EXPECT_THAT(Open(prefix_).status().message(), HasSubstr("meta.json: has 1099511627776 bytes"));
 }
 
 TEST_F(ShardTest, EveryFlippedByteOfEveryFileIsRefusedOrWithoutEffect) {
@@ -240,6 +283,9 @@ TEST_F(ShardTest, PlainShardsMustBeDescribed) {
   ShardOpenOptions nameless = Plain();
   nameless.plain->tokenizer_fingerprint.clear();
   EXPECT_EQ(Open(prefix_, nameless).status().code(), absl::StatusCode::kInvalidArgument);
+  ShardOpenOptions vast = Plain();
+  vast.plain->vocab_size = kMaxVocabSize + 1;
+  EXPECT_EQ(Open(prefix_, vast).status().code(), absl::StatusCode::kInvalidArgument);
   ASSERT_TRUE(PosixFileSystem().Remove(BinPath(prefix_)).ok());
   EXPECT_EQ(Open(prefix_, Plain()).status().code(), absl::StatusCode::kNotFound);
 }

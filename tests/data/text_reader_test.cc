@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/fault_file_system.h"
+#include "data/byte_stream.h"
 #include "tests/data/shard_fixture.h"
 
 namespace shoestring {
@@ -99,6 +100,23 @@ TEST_F(TextReaderTest, BlankLinesCutAndStayWithTheDocumentBefore) {
   EXPECT_THAT(result.lines, ElementsAre(1, 2, 7, 9));
   options_.document_bytes = 4;
   EXPECT_THAT(ReadAll(path, options_).texts, ElementsAre("\na\nb\n\n \r\n\n", "c\n\nd"));
+}
+
+// Where a byte-order mark could be, too, when the first reads give less than one.
+TEST_F(TextReaderTest, ALineMayEndInTheFirstBytes) {
+  options_.split = TextSplit::kBlankLines;
+  const std::string rest = "a\n\nb\n";
+  for (const char* first : {"\n", "\n\n", "x\n"}) {
+    const std::vector<std::string> wanted = ReadAll(Put("plain.txt", first + rest), options_).texts;
+    EXPECT_EQ(wanted.size(), first[0] == 'x' ? 2 : 3);
+    EXPECT_EQ(ReadAll(Put("a.txt.gz", Gzip(first) + Gzip(rest)), options_).texts, wanted);
+  }
+  const std::string path = Put("b.txt", "\n\n");
+  LineReader lines(*OpenByteStream(PosixFileSystem(), path), path, 100);
+  absl::string_view line;
+  for (const bool more : {true, true, false}) EXPECT_EQ(*lines.Next(&line), more);
+  const ReadResult marked = ReadAll(Put("c.txt.gz", Gzip("\xEF\xBB") + Gzip("\xBF\n" + rest)), options_);
+  EXPECT_THAT(marked.texts, ElementsAre("\n", "a\n\n", "b\n"));
 }
 
 TEST_F(TextReaderTest, BytesCutAtTheNextLineEnd) {

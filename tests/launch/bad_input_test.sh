@@ -187,6 +187,10 @@ data_cases() {
     data prepare --config tiny.textproto --input ./corpus.jsonl --overwrite
   bad 65 "corpus.jsonl would be overwritten; " "" \
     data prepare --config tiny.textproto --input corpus.jsonl --train data2 --train-text ./corpus.jsonl
+  bad 65 "two outputs have the name data2.bin; give" "" \
+    data prepare --config tiny.textproto --input corpus.jsonl --train data2 --train-text data2.bin
+  bad 65 "notes.txt: a file stands there .*--overwrite" "echo mine > notes.txt" \
+    data prepare --config tiny.textproto --input corpus.jsonl --train data2 --train-text notes.txt
   bad 74 "data/train: in use by.*; wait" "hold data/train.lock" \
     data prepare --config tiny.textproto --input corpus.jsonl --validation-fraction 0.2 --overwrite
   bad 74 "data/both: in use by.*; wait" "hold data/both.lock" \
