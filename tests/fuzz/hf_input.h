@@ -19,7 +19,7 @@ inline constexpr char kFuzzedHfModel[] = R"(model {
   vocab_size: 3 layers: 1 hidden: 2 heads: 1 dense_layers: 1 dense_ffn: 129 mtp_depth: 1 norm_eps: 1e-6 init_std: 0.02
   attention { q_lora_rank: 1 kv_lora_rank: 1 qk_nope_head_dim: 1 qk_rope_head_dim: 2 v_head_dim: 1 rope_theta: 10000 }
   moe {
-    routed_experts: 1 shared_experts: 1 active_experts: 1 expert_ffn: 1 groups: 1 groups_kept: 1
+    routed_experts: 2 shared_experts: 1 active_experts: 1 expert_ffn: 1 groups: 1 groups_kept: 1
     gate: SIGMOID group_score: TOP2_SUM renormalize: true routed_scaling: 1
   }
 })";
