@@ -37,5 +37,16 @@ fail() {
 
 shoestring() { "${program}" "$@"; }
 
+# stop_after STEP SIGNAL RUN FLAG...: sends the signal to a training run when it has done the step; it must end with 75.
+stop_after() {
+  local step=$1 signal=$2 run=$3 pid code=0
+  "${program}" train "${@:4}" --run-dir "${run}" > /dev/null 2>&1 &
+  pid=$!
+  until grep -q "\"step\":${step}," "${run}/metrics.jsonl" 2> /dev/null; do sleep 0.05; done
+  kill "-${signal}" "${pid}"
+  wait "${pid}" || code=$?
+  [[ "${code}" -eq 75 ]] || fail "SIG${signal} ended ${run} (${*:4}) with ${code}, not 75"
+}
+
 # The SHA-256 of the state in a run's newest checkpoint.
 digest_of() { shoestring checkpoint check "$1" | grep -oE '[0-9a-f]{64}' | tail -n 1; }

@@ -45,13 +45,7 @@ same "killed ${killed} times" killed
 # A polite stop: saved at once, exit code 75, and strict resume. A signal may reach any thread of the process.
 for threads in 1 2; do
   run=stopped_${threads}
-  "${program}" train "${long[@]}" --set "layout.threads_per_rank=${threads}" --run-dir "${run}" > /dev/null 2>&1 &
-  pid=$!
-  until grep -q '"step":100,' "${run}/metrics.jsonl" 2> /dev/null; do sleep 0.05; done
-  kill -TERM "${pid}"
-  code=0
-  wait "${pid}" || code=$?
-  [[ "${code}" -eq 75 ]] || fail "SIGTERM ended a run with threads_per_rank=${threads} with ${code}, not 75"
+  stop_after 100 TERM "${run}" "${long[@]}" --set "layout.threads_per_rank=${threads}"
   shoestring resume --run-dir "${run}" > /dev/null 2>&1
   same "stopped by SIGTERM, threads_per_rank=${threads}" "${run}"
 done

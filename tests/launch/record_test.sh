@@ -39,13 +39,7 @@ shoestring compare done_1 seed > compare.txt
 long=(--config tiny.textproto --set train.phase[0].steps=100000 --set checkpoint.interval_steps=0)
 for threads in 1 2; do
   run=hung_${threads}
-  "${program}" train "${long[@]}" --set "layout.threads_per_rank=${threads}" --run-dir "${run}" > /dev/null 2>&1 &
-  pid=$!
-  until grep -q '"step":3,' "${run}/metrics.jsonl" 2> /dev/null; do sleep 0.05; done
-  kill -HUP "${pid}"
-  code=0
-  wait "${pid}" || code=$?
-  [[ "${code}" -eq 75 ]] || fail "SIGHUP ended a run with threads_per_rank=${threads} with ${code}, not 75"
+  stop_after 3 HUP "${run}" "${long[@]}" --set "layout.threads_per_rank=${threads}"
   shoestring checkpoint check "${run}" > /dev/null
 done
 nohup "${program}" train "${long[@]}" --run-dir kept > /dev/null 2>&1 &
