@@ -6,6 +6,8 @@
 #include <memory>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
+#include "configs/print.h"
 #include "gtest/gtest.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "launch/run_observers.h"
@@ -17,14 +19,19 @@ namespace shoestring {
 namespace {
 
 // The largest difference that another document before the prompt makes.
-float EffectOfTheDocumentBefore(const std::string& changes) {
+float EffectOfTheDocumentBefore(bool document_mask) {
   const TempDir dir;
-  const config::RunConfig config = TinyConfig("FP32", changes);
+  const config::RunConfig config = TinyConfig("FP32", absl::StrCat(R"(data {
+    source { prefix: "train" weight: 1 } validation_prefix: "validation" tokenizer: "tokenizer.json"
+    packing: CONCATENATE fim_rate: 0 token_split_rate: 0 document_mask: )",
+                                                                   document_mask ? "true }" : "false }"));
   const std::unique_ptr<Backend> backend = MakeCpuBackend({.threads = 1});
   const auto trainer = Trainer::Create(config, FormulaData(config), *backend, RealClock(), {.max_steps = 2});
   CHECK(trainer.ok());
   const auto log = RunLog::Create(PosixFileSystem(), "/dev/null");
-  CheckpointObserver saver(PosixFileSystem(), dir.path(), config, {}, **trainer, **log);
+  checkpoint::SnapshotHeader header;
+  header.set_config_textproto(config::CanonicalText(config));
+  CheckpointObserver saver(PosixFileSystem(), dir.path(), config, header, **trainer, **log);
   (*trainer)->AddObserver(saver);
   CHECK((*trainer)->Run().ok());
   const auto checkpoint = FindNewest(PosixFileSystem(), dir.path());
@@ -43,8 +50,8 @@ float EffectOfTheDocumentBefore(const std::string& changes) {
 }
 
 TEST(GenerationTest, DocumentsBeforeThePromptAreSeenAsInTraining) {
-  EXPECT_EQ(EffectOfTheDocumentBefore("data { document_mask: true }"), 0);
-  EXPECT_GT(EffectOfTheDocumentBefore("data { document_mask: false }"), 0);
+  EXPECT_EQ(EffectOfTheDocumentBefore(/*document_mask=*/true), 0);
+  EXPECT_GT(EffectOfTheDocumentBefore(/*document_mask=*/false), 0);
 }
 
 }  // namespace
