@@ -195,7 +195,7 @@ class PosixFileSystemImpl final : public FileSystem {
   absl::StatusOr<FileInfo> Stat(const std::string& path) override {
     struct stat info {};
     if (::stat(path.c_str(), &info) != 0) return ErrnoStatus("stat", path, errno);
-    return FileInfo{S_ISDIR(info.st_mode), info.st_size};
+    return FileInfo{S_ISDIR(info.st_mode), info.st_size, !S_ISDIR(info.st_mode) && !S_ISREG(info.st_mode)};
   }
 
   absl::StatusOr<std::vector<std::string>> List(const std::string& directory) override {
@@ -227,6 +227,10 @@ class PosixFileSystemImpl final : public FileSystem {
   }
 
   absl::Status Rename(const std::string& from, const std::string& to) override {
+    if (const auto standing = Stat(to); standing.ok() && standing->is_special) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("rename ", from, " to ", to, ": a device, pipe or socket stands there; name another file"));
+    }
     if (::rename(from.c_str(), to.c_str()) == 0) return absl::OkStatus();
     return ErrnoStatus("rename", absl::StrCat(from, " to ", to), errno);
   }

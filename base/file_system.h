@@ -41,6 +41,7 @@ class MappedFile {
 struct FileInfo {
   bool is_directory = false;
   int64_t size_bytes = 0;
+  bool is_special = false;  // a device, pipe or socket
 };
 
 // Errors carry the path and the system's reason ("open /x/y: Permission denied"), and these codes: NOT_FOUND,

@@ -111,7 +111,12 @@ bool PartsStand(FileSystem& fs, const PrepareOptions& options, const std::string
 // A text of the size that its shard has read, or beside parts of this plan, is what this preparation wrote.
 absl::Status CheckNoTextToLose(FileSystem& fs, const PrepareOptions& options, const std::string& prefix,
                                const std::string& path, const std::string& plan) {
-  if (options.overwrite || path.empty() || !Exists(fs, path)) return absl::OkStatus();
+  if (path.empty() || !Exists(fs, path)) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const FileInfo standing, fs.Stat(path));
+  if (standing.is_directory || standing.is_special) {
+    return absl::FailedPreconditionError(absl::StrCat(path, ": is no regular file; name another"));
+  }
+  if (options.overwrite) return absl::OkStatus();
   const auto meta = ReadShardMeta(fs, prefix);
   const bool shard_stands = meta.ok() && meta->plan == plan;
   if (shard_stands ? TextStands(fs, path, meta->text_bytes) : PartsStand(fs, options, plan)) return absl::OkStatus();

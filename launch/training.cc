@@ -116,7 +116,9 @@ absl::Status Claim(const TrainRequest& request, Session& session) {
   session.checkpoints = CheckpointDirectory(request.run_directory, request.config);
   ASSIGN_OR_RETURN(session.lock, RunLock::Take(session.fs, request.run_directory, session.checkpoints));
   RETURN_IF_ERROR(RefuseExisting(request, session.fs));
-  return request.start == Start::kFresh ? RefuseCheckpoints(session.fs, session.checkpoints) : absl::OkStatus();
+  // What a run that begins here meets there is another's, whatever it would do with its own.
+  const bool begins = request.start == Start::kFresh || !HoldsRun(session.fs, request.run_directory);
+  return begins ? RefuseCheckpoints(session.fs, session.checkpoints) : absl::OkStatus();
 }
 
 // Whether what a run wrote about itself says that it had a checkpoint: a start that ended without failing saved last,
@@ -330,6 +332,17 @@ absl::Status RunRanks(const TrainRequest& request, Session& session) {
   });
 }
 
+absl::Status ListenForSignals(const TrainRequest& request, Session& session) {
+  try {
+    session.stop_requests = std::make_unique<StopRequests>(request.exit_after_seconds);
+  } catch (const std::system_error& error) {
+    return absl::ResourceExhaustedError(absl::StrCat("the system gives no thread that waits for signals (",
+                                                     error.code().message(),
+                                                     "); raise the limit of threads (ulimit -u, a container's)"));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 int RunTraining(const TrainRequest& request) {
@@ -338,7 +351,8 @@ int RunTraining(const TrainRequest& request) {
   IgnoreClosedPipes();
   Session session;
   session.threads = ThreadsOfRank(request);
-  session.stop_requests = std::make_unique<StopRequests>(request.exit_after_seconds);  // the backend starts threads
+  const absl::Status listens = ListenForSignals(request, session);  // before the backend starts threads
+  if (!listens.ok()) return Fail(Area::kRun, listens);
   absl::StatusOr<RunBackend> device = OpenRunBackend(request.config, request.isa, session.threads);
   if (!device.ok()) return Fail(Area::kConfig, device.status());
   session.device = *std::move(device);

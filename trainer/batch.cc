@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/status_macros.h"
+#include "base/threads.h"
 
 namespace shoestring {
 namespace {
@@ -92,11 +93,12 @@ BatchPrefetcher::~BatchPrefetcher() {
     stop_ = true;
   }
   changed_.notify_all();
-  if (thread_.joinable()) thread_.join();
+  for (std::thread& thread : threads_) thread.join();
 }
 
 void BatchPrefetcher::Prefetch(const SampleRuns& samples) {
-  if (!thread_.joinable()) thread_ = std::thread([this] { Loop(); });
+  if (threads_.empty()) threads_ = StartThreads(1, [this](int) { Loop(); });
+  if (threads_.empty()) return;  // Take prepares it
   std::unique_lock<std::mutex> lock(mutex_);
   changed_.wait(lock, [this] { return !wanted_; });
   samples_ = samples;

@@ -88,7 +88,7 @@ class BatchPrefetcher {
   bool stop_ = false;
   SampleRuns samples_;  // asked for; empty when they are taken
   absl::Status fill_status_;
-  std::thread thread_;
+  std::vector<std::thread> threads_;  // one, once there was a batch to prefetch
 };
 
 // A step's batch on the device.

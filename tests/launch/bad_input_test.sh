@@ -185,6 +185,12 @@ data_cases() {
   bad 64 "validation share" "" data prepare --config tiny.textproto --input corpus.jsonl --validation-fraction 2
   bad 65 "data/validation: was held out of ./corpus.jsonl.*; say --validation-fraction" "" \
     data prepare --config tiny.textproto --input ./corpus.jsonl --overwrite
+  bad 65 "notes: is no regular file; name another" "mkfifo notes" \
+    data prepare --config tiny.textproto --input corpus.jsonl --train data2 --train-text notes --overwrite
+  bad 65 "notes: is no regular file; name another" "mkdir notes" \
+    data prepare --config tiny.textproto --input corpus.jsonl --train data2 --train-text notes --overwrite
+  bad 65 "rename notes.tmp to notes: a device, pipe or socket stands there; name another file" "mkfifo notes" \
+    data tokenizer-train --input corpus.jsonl --vocab-size 300 --output notes --overwrite
   bad 65 "corpus.jsonl would be overwritten; " "" \
     data prepare --config tiny.textproto --input corpus.jsonl --train data2 --train-text ./corpus.jsonl
   bad 65 "two outputs have the name data2.bin; give" "" \
@@ -216,6 +222,8 @@ checkpoint_cases() {
   absent=new
   bad 74 "run/checkpoints: holds checkpoints already; remove" "" "${t[@]}" --set 'checkpoint.directory="run/checkpoints"'
   bad 74 "run/checkpoints: in use by.*; wait" "hold run/checkpoints/checkpoints.lock" "${t[@]}" \
+    --set 'checkpoint.directory="run/checkpoints"' --on-existing resume
+  bad 74 "run/checkpoints: holds checkpoints already; remove" "" "${t[@]}" \
     --set 'checkpoint.directory="run/checkpoints"' --on-existing resume
   bad 74 "corpus.jsonl: File exists; name another" "" "${t[@]}" --set 'checkpoint.directory="corpus.jsonl"'
   absent=
