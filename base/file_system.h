@@ -45,7 +45,8 @@ struct FileInfo {
 };
 
 // Errors carry the path and the system's reason ("open /x/y: Permission denied"), and these codes: NOT_FOUND,
-// ALREADY_EXISTS, PERMISSION_DENIED, RESOURCE_EXHAUSTED (disk full, quota), else UNAVAILABLE (any other I/O error).
+// ALREADY_EXISTS, PERMISSION_DENIED, RESOURCE_EXHAUSTED (disk full, quota), FAILED_PRECONDITION (a rename that would
+// replace a device, pipe or socket), else UNAVAILABLE (any other I/O error).
 class FileSystem {
  public:
   virtual ~FileSystem() = default;

@@ -198,10 +198,8 @@ absl::Status CheckFlags(const Values& values, Request& request) {
   ASSIGN_OR_RETURN(request.threads, ReadThreads(values));
   if (request.sequences < 0) return absl::InvalidArgumentError("--sequences is negative; 0 takes the micro-batch");
   if (request.sequences > kMostSequences) {
-    return absl::InvalidArgumentError(absl::StrCat("--sequences is ", request.sequences,
-                                                   "; every tensor of one "
-                                                   "micro-batch is kept, so take ",
-                                                   kMostSequences, " or fewer"));
+    return absl::InvalidArgumentError(absl::StrCat("--sequences is ", request.sequences, "; every tensor of one ",
+                                                   "micro-batch is kept, so take ", kMostSequences, " or fewer"));
   }
   return absl::OkStatus();
 }

@@ -4,7 +4,6 @@
 #include <vector>
 
 #include "base/fault_file_system.h"
-#include "configs/print.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
@@ -219,16 +218,8 @@ TEST(HfExportTest, FromACheckpoint) {
   const config::RunConfig run = SmallConfig();
   Weights weights(run.model()), read(run.model());
   weights.Fill();
-  Snapshot snapshot;
-  snapshot.header.set_config_textproto(config::CanonicalText(run));
-  for (const Parameter& p : weights.table) {
-    const std::vector<int64_t> shape =
-        p.stack > 1 ? std::vector<int64_t>{p.stack, p.rows, p.cols} : std::vector<int64_t>{p.rows, p.cols};
-    snapshot.tensors.push_back(
-        {p.trained ? StateKind::kWeights : StateKind::kBias, p.name, shape, weights.views[p.name]});
-  }
   const TempDir dir;
-  const auto saved = SaveCheckpoint(Fs(), dir.File("checkpoints"), snapshot);
+  const auto saved = SaveCheckpoint(Fs(), dir.File("checkpoints"), weights.SnapshotOf(run));
   ASSERT_TRUE(saved.ok()) << saved.status();
   const auto exported =
       ExportCheckpointHf(Fs(), saved->path, StateKind::kWeights, dir.File("hf"), {.dtype = DType::kF32});
@@ -246,16 +237,9 @@ TEST(HfExportTest, FromACheckpoint) {
 nlohmann::json ConfigOfCheckpoint(const config::RunConfig& run, int phase, int64_t phase_step) {
   Weights weights(run.model());
   weights.Fill();
-  Snapshot snapshot;
-  snapshot.header.set_config_textproto(config::CanonicalText(run));
+  Snapshot snapshot = weights.SnapshotOf(run);
   snapshot.header.set_phase(phase);
   snapshot.header.set_phase_step(phase_step);
-  for (const Parameter& p : weights.table) {
-    snapshot.tensors.push_back({p.trained ? StateKind::kWeights : StateKind::kBias,
-                                p.name,
-                                {p.stack * p.rows, p.cols},
-                                weights.views[p.name]});
-  }
   const TempDir dir;
   const auto saved = SaveCheckpoint(Fs(), dir.File("checkpoints"), snapshot);
   EXPECT_TRUE(saved.ok()) << saved.status();

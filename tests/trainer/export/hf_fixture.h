@@ -13,9 +13,11 @@
 #include "base/file_system.h"
 #include "base/rng.h"
 #include "configs/load.h"
+#include "configs/print.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 #include "trainer/checkpoint/safetensors.h"
+#include "trainer/checkpoint/snapshot.h"
 #include "trainer/export/export_hf.h"
 #include "trainer/export/import_hf.h"
 #include "trainer/params.h"
@@ -66,6 +68,17 @@ class Weights {
   std::string Bytes(const std::string& name) const {
     const View& view = views.at(name);
     return {reinterpret_cast<const char*>(view.data), static_cast<size_t>(view.bytes())};
+  }
+  // As a checkpoint of `run` has them; `this` must outlive it.
+  Snapshot SnapshotOf(const config::RunConfig& run) const {
+    Snapshot snapshot;
+    snapshot.header.set_config_textproto(config::CanonicalText(run));
+    for (const Parameter& p : table) {
+      const std::vector<int64_t> shape =
+          p.stack > 1 ? std::vector<int64_t>{p.stack, p.rows, p.cols} : std::vector<int64_t>{p.rows, p.cols};
+      snapshot.tensors.push_back({p.trained ? StateKind::kWeights : StateKind::kBias, p.name, shape, views.at(p.name)});
+    }
+    return snapshot;
   }
   MemoryWeights Source() const { return MemoryWeights({views.begin(), views.end()}); }
 

@@ -4,7 +4,6 @@
 #include <limits>
 #include <memory>
 
-#include "configs/print.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "kernels/cpu/cpu_backend.h"
@@ -291,16 +290,8 @@ TEST(HfFp8ExportTest, ACheckpointsRecipeDecidesThePowersOfTwo) {
         SmallConfig({absl::StrCat("precision.fp8.power_of_two_weight=", power_of_two ? "true" : "false")});
     Weights weights(run.model());
     weights.Fill();
-    Snapshot snapshot;
-    snapshot.header.set_config_textproto(config::CanonicalText(run));
-    for (const Parameter& p : weights.table) {
-      snapshot.tensors.push_back({p.trained ? StateKind::kWeights : StateKind::kBias,
-                                  p.name,
-                                  {p.stack * p.rows, p.cols},
-                                  weights.views[p.name]});
-    }
     const TempDir dir;
-    const auto saved = SaveCheckpoint(Fs(), dir.File("checkpoints"), snapshot);
+    const auto saved = SaveCheckpoint(Fs(), dir.File("checkpoints"), weights.SnapshotOf(run));
     ASSERT_TRUE(saved.ok()) << saved.status();
     const auto exported =
         ExportCheckpointHf(Fs(), saved->path, StateKind::kWeights, dir.File("hf"), {.dtype = DType::kE4M3});
